@@ -1,0 +1,4 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Coordination of the stand-in of the RingRift ai-service: locks, events, the launcher. See `app`."""

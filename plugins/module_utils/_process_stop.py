@@ -1,0 +1,326 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stop the processes of a training, and prove that they are gone.
+
+A process is known by its number and its start time, so that one that was given the same number is never signalled. The
+order matters. Launchers that start a trainer again are frozen first. Trainers are asked next, once: a second SIGTERM
+would interrupt the emergency checkpoint that they write on the first. Workers come last, since a trainer that loses one
+fails, and they are killed rather than asked, since a forked one has the handler of its trainer and would write over
+that checkpoint. This util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import (
+    LAUNCHER,
+    WORKER,
+    Sighting,
+    TrainingProcess,
+)
+
+POLL = 0.05
+# How often trainers that appear during a stop are stopped too.
+ROUNDS = 3
+# How long a launcher that was missed is given to show itself.
+SETTLE = 0.3
+# How long workers and wrappers are given to notice that their trainer is gone; most take a moment.
+NOTICE = 3.0
+# Launchers keep nothing that is worth a longer wait, once their trainer is gone.
+LAUNCHER_GRACE = 5.0
+
+NOT_PERMITTED = "this user may not signal it"
+UNINTERRUPTIBLE = "it is in uninterruptible sleep, which SIGKILL does not end"
+KILLED = "it has not ended since SIGKILL"
+RESPAWNED = "it was started again during the stop"
+
+NAMED = 5
+# By what stands most in the way.
+NEXT_STEPS = {
+    UNINTERRUPTIBLE: "Reboot the node, then run this again.",
+    NOT_PERMITTED: "Run the task with become: true, or as the user of that process.",
+    RESPAWNED: "Find out what starts it, which is often its parent, and stop that first.",
+    KILLED: "Look at it on the node, then run this again.",
+}
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A process that is proven gone.
+
+    ``signal`` is the last one that it was sent, None where it ended without one, as workers do with their trainer.
+    ``seconds`` count from its first signal, None in a prediction.
+    """
+
+    process: TrainingProcess
+    signal: Optional[str]
+    seconds: Optional[float]
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {**self.process.as_dict(), "signal": self.signal, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A process that is still there, and why. One that is ``unkillable`` ends with a reboot only."""
+
+    process: TrainingProcess
+    state: str
+    wchan: Optional[str]
+    unkillable: bool
+    reason: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        more = {"state": self.state, "wchan": self.wchan, "unkillable": self.unkillable, "reason": self.reason}
+        return {**self.process.as_dict(), **more}
+
+
+@dataclass(frozen=True)
+class StopResult:
+    """Who was stopped, who was not, and whether a signal was sent."""
+
+    stopped: Tuple[Stopped, ...] = ()
+    survivors: Tuple[Survivor, ...] = ()
+    signalled: bool = False
+
+
+@dataclass
+class _Target:
+    """One process during a stop."""
+
+    process: TrainingProcess
+    depth: int
+    begun: float
+    first: Optional[float] = None
+    last: Optional[str] = None
+    gone: Optional[float] = None
+    refused: bool = False
+    seen: Optional[_proc.ProcStat] = field(default=None, repr=False)
+
+    def look(self) -> bool:
+        """Whether it is still there."""
+        if self.gone is None:
+            self.seen = _proc.is_same(self.process.pid, self.process.start_ticks)
+            if self.seen is None:
+                self.gone = time.monotonic()
+        return self.gone is None
+
+
+def stop(
+    processes: Sequence[TrainingProcess],
+    grace: float = 30.0,
+    kill_wait: float = 5.0,
+    find: Optional[Callable[[], Sequence[TrainingProcess]]] = None,
+) -> StopResult:
+    """Stop processes, and those that ``find`` finds afterwards, for a bounded number of rounds.
+
+    :param grace: seconds between SIGTERM and SIGKILL
+    :param kill_wait: seconds after SIGKILL until a process counts as a survivor
+    :param find: looks for the processes anew
+    """
+    targets: Dict[Tuple[int, int], _Target] = {}
+    found = list(processes)
+    for _ in range(ROUNDS):
+        fresh = [process for process in found if process.alive and _key(process) not in targets]
+        if not fresh:
+            break
+        now = time.monotonic()
+        targets.update({_key(process): _Target(process, _depth(process, fresh), now) for process in fresh})
+        _round([targets[_key(process)] for process in fresh], grace, kill_wait)
+        if find is None:
+            found = []
+            break
+        time.sleep(SETTLE)
+        found = list(find())
+    late = [_Target(process, 0, 0.0) for process in found if process.alive and _key(process) not in targets]
+    survivors = [_survivor(target) for target in targets.values() if target.look()]
+    survivors += [_survivor(target, RESPAWNED) for target in late if target.look()]
+    gone = [target for target in targets.values() if target.gone is not None]
+    return StopResult(
+        tuple(_stopped(target) for target in gone),
+        tuple(survivors),
+        any(target.last for target in targets.values()),
+    )
+
+
+def plan(processes: Iterable[TrainingProcess]) -> StopResult:
+    """What a stop would do; nothing is signalled."""
+    stopped, survivors = [], []
+    for process in processes:
+        target = _Target(process, 0, 0.0)
+        if not process.alive or not target.look():
+            continue
+        try:
+            os.kill(process.pid, 0)
+        except PermissionError:
+            survivors.append(_survivor(target, NOT_PERMITTED))
+        except ProcessLookupError:
+            continue
+        else:
+            stopped.append(Stopped(process, "SIGTERM", None))
+    return StopResult(tuple(stopped), tuple(survivors), bool(stopped))
+
+
+def failure(config: str, result: StopResult, seen: Sighting) -> Optional[str]:
+    """Why the stop is no proof that nothing of the config runs, and what to do next; None when it is one."""
+    if result.survivors:
+        names = "; ".join(
+            f"pid {one.process.pid} (state {one.state}, waits in {one.wchan or 'unknown'}): {one.reason}"
+            for one in result.survivors[:NAMED]
+        )
+        reasons = {one.reason for one in result.survivors}
+        step = next(step for reason, step in NEXT_STEPS.items() if reason in reasons)
+        return f"{len(result.survivors)} processes of {config} are still there: {names}. {step}"
+    doubts = seen.doubts()
+    if doubts:
+        return (
+            f"It is not proven that no process of {config} is left: {doubts}. Run the task with become: true; "
+            "reboot the node when a process stays in uninterruptible sleep."
+        )
+    return None
+
+
+def _round(targets: List[_Target], grace: float, kill_wait: float) -> None:
+    parents = {target.process.ppid for target in targets}
+    frozen = [target for target in targets if target.process.respawns]
+    wrappers = [target for target in targets if target not in frozen and _waits(target.process, parents)]
+    workers = sorted((target for target in targets if _is_copy(target, targets)), key=lambda target: target.depth)
+    leaders = [target for target in targets if target not in frozen + wrappers + workers]
+    try:
+        for target in frozen:
+            _send(target, signal.SIGSTOP)
+        for target in workers:
+            # A trainer that ends waits for its workers, and would wait for ever for one that is stopped.
+            _send(target, signal.SIGCONT)
+        for target in leaders:
+            for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGCONT):
+                _send(target, number)
+        _wait(leaders, grace)
+        _kill(leaders, kill_wait)
+        _wait([target for target in wrappers + workers if not target.process.orphan], min(grace, NOTICE))
+        _kill(workers, kill_wait)
+        for target in frozen + wrappers:
+            # SIGTERM is pending when a frozen launcher goes on, so it starts nothing any more.
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                _send(target, number)
+        _wait(frozen + wrappers, min(grace, LAUNCHER_GRACE))
+        _kill(frozen + wrappers, kill_wait)
+    finally:
+        for target in frozen:
+            _send(target, signal.SIGCONT)
+
+
+def _waits(process: TrainingProcess, parents: Iterable[int]) -> bool:
+    """Whether a process is a wrapper that waits for its program, rather than one that becomes it in a moment."""
+    return process.role == LAUNCHER and process.pid in parents
+
+
+def _is_copy(target: _Target, targets: Iterable[_Target]) -> bool:
+    """Whether a process is certainly a worker.
+
+    An orphan that is alone may be a trainer that went into the background.
+    """
+    process = target.process
+    if process.role != WORKER or not process.orphan:
+        return process.role == WORKER
+    groups = [other.process.pgrp for other in targets if other.process.orphan]
+    return groups.count(process.pgrp) > 1
+
+
+def _kill(targets: Sequence[_Target], kill_wait: float) -> None:
+    left = [target for target in targets if target.look()]
+    for target in left:
+        _send(target, signal.SIGKILL)
+    _wait(left, kill_wait)
+
+
+def _wait(targets: Sequence[_Target], seconds: float) -> None:
+    """Wait until the processes that could be signalled are gone."""
+    deadline = time.monotonic() + seconds
+    # All are looked at each time, so that each one's end is noted when it comes.
+    while [target for target in targets if not target.refused and target.look()]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(POLL, left))
+
+
+def _send(target: _Target, number: int) -> None:
+    """Signal exactly this process, unless it is gone or may not be signalled."""
+    pid = target.process.pid
+    if pid <= 1 or pid == os.getpid():
+        raise RecoveryError(f"Process {pid} is not a trainer; it is never signalled. Nothing was done to it.")
+    if target.refused or not target.look():
+        return
+    try:
+        handle = _open(pid)
+        try:
+            # The handle is held before the identity is checked, so the number cannot change hands in between.
+            if not target.look():
+                return
+            if handle is None:
+                os.kill(pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            if handle is not None:
+                os.close(handle)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        target.refused = True
+        return
+    if number in (signal.SIGTERM, signal.SIGKILL):
+        target.last = signal.Signals(number).name
+        target.first = target.first or time.monotonic()
+
+
+def _open(pid: int) -> Optional[int]:
+    """A handle of a process; None where Python (before 3.9), the kernel (before 5.3) or a sandbox has none.
+
+    :raises ProcessLookupError: it is gone
+    """
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
+
+
+def _stopped(target: _Target) -> Stopped:
+    gone = target.gone or target.begun
+    return Stopped(target.process, target.last, round(max(0.0, gone - (target.first or target.begun)), 2))
+
+
+def _survivor(target: _Target, reason: Optional[str] = None) -> Survivor:
+    process, stat = target.process, target.seen
+    letters = _proc.thread_states(process.pid)
+    unkillable = _proc.BLOCKED in letters
+    state = _proc.BLOCKED if unkillable else letters[:1] if stat is None or stat.state in _proc.ENDED else stat.state
+    if reason is None:
+        reason = NOT_PERMITTED if target.refused else UNINTERRUPTIBLE if unkillable else KILLED
+    return Survivor(process, state or process.state, _proc.read_wchan(process.pid), unkillable, reason)
+
+
+def _key(process: TrainingProcess) -> Tuple[int, int]:
+    return process.pid, process.start_ticks
+
+
+def _depth(process: TrainingProcess, family: Iterable[TrainingProcess]) -> int:
+    """How many ancestors of a process are in its family."""
+    parents = {member.pid: member.ppid for member in family}
+    depth, pid = 0, process.ppid
+    while pid in parents and depth < len(parents):
+        depth, pid = depth + 1, parents[pid]
+    return depth

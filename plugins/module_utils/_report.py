@@ -1,0 +1,157 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Verdicts and runs in words that a tired person can act on. This util is private to the collection."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+HEADLINE = {
+    True: "{config}: training is STALLED",
+    False: "{config}: training moves",
+    None: "{config}: UNKNOWN, too little could be seen; this does not count as healthy",
+}
+
+
+def verdict_lines(verdict: Mapping[str, Any]) -> List[str]:
+    """Render what the filter ``verdict`` returns: headline, a line per finding, its facts, the next command last."""
+    lines = [HEADLINE[verdict["stalled"]].format(config=verdict["config"])]
+    for finding in verdict["findings"]:
+        where = f" on {finding['host']}" if finding["host"] else ""
+        lines.append(f"{finding['severity'].upper():8} {finding['cause']}{where}: {finding['summary']}")
+        lines.extend(f"         - {fact}" for fact in finding["evidence"])
+    for entry in verdict["unknown"]:
+        # A node that shows nothing at all is a finding above.
+        if entry["probe"] != "all":
+            lines.append(f"NOT SEEN {entry['probe']} on {entry['host']}: {entry['reason']}")
+    command = next_command(verdict)
+    if command:
+        lines.append(f"next: {command}")
+    return lines
+
+
+def next_command(verdict: Mapping[str, Any]) -> str:
+    """The one command to type next, or an empty string where there is nothing to do."""
+    if verdict["stalled"] is False:
+        return ""
+    return f"ansible-playbook full_recovery.yml -e config={verdict['config']} --check --diff"
+
+
+# What a run's report takes from each step: the variable that the step registered, and the keys that matter in it.
+NODE_STEPS = {
+    "stop_training": ("stop_training_result", ("changed", "survivors")),
+    "clear_lock": ("clear_state_lock", ("changed", "released", "lock", "record")),
+    "publish_data": ("prepare_data_published", ("changed", "path", "previous", "samples", "sha256")),
+    "restore_checkpoint": (
+        "restart_training_checkpoint",
+        ("changed", "restored", "source", "checkpoint", "quarantined", "epochs_lost"),
+    ),
+    "restore_canonical": (
+        "restart_training_canonical_model",
+        ("changed", "restored", "source", "checkpoint", "quarantined", "epochs_lost"),
+    ),
+    "start": ("restart_training_started", ("changed", "pid", "cmdline", "log")),
+    "monitor": ("monitor_progress", ("progressed", "proof", "last", "checkpoint", "verdict")),
+}
+
+# Steps that run once for the whole fleet, so that each node has the same result.
+FLEET_STEPS = {
+    "withdraw_jobs": ("stop_training_withdrawn", ("changed", "profile", "cleared")),
+    "clear_coordinator_lock": ("clear_state_coordinator_lock", ("changed", "released", "lock", "record")),
+    "clear_jobs": ("clear_state_jobs", ("changed", "profile", "cleared")),
+    "export_data": ("prepare_data_export", ("changed", "reason", "path", "samples", "sha256")),
+    "dispatch": ("restart_training_dispatch", ("changed", "profile", "dispatched")),
+}
+
+OUTCOME_KEYS = ("msg", "unreachable", "failed")
+
+
+def run_report(nodes: Mapping[str, Mapping[str, Any]], **about: Any) -> Dict[str, Any]:
+    """What a run saw, did and proved, as plain data.
+
+    :param nodes: the variables of each node of the play; only what the tables above name is taken from them
+    :param about: further keys of the report, such as config, outcome and step
+    """
+    first: Mapping[str, Any] = next(iter(nodes.values()), {})
+    return {
+        "schema": 1,
+        **about,
+        "diagnosis": first.get("diagnose_verdict"),
+        "fleet": _steps_of(first, FLEET_STEPS),
+        "nodes": {name: _node_steps_of(node) for name, node in nodes.items()},
+    }
+
+
+def _steps_of(variables: Mapping[str, Any], steps: Mapping[str, Tuple[str, Tuple[str, ...]]]) -> Dict[str, Any]:
+    found = {}
+    for step, (variable, keys) in steps.items():
+        result = variables.get(variable)
+        if isinstance(result, Mapping) and not result.get("skipped"):
+            found[step] = {key: result[key] for key in (*keys, *OUTCOME_KEYS) if key in result}
+    return found
+
+
+def _node_steps_of(node: Mapping[str, Any]) -> Dict[str, Any]:
+    steps = _steps_of(node, NODE_STEPS)
+    stopped = node.get("stop_training_stopped")
+    if stopped:
+        # The last round of the stop found nothing any more; who was stopped is remembered beside it.
+        steps.setdefault("stop_training", {}).update(changed=True, stopped=list(stopped))
+    begin: Optional[Mapping[str, Any]] = node.get("monitor_begin")
+    if begin and begin.get("running") and "monitor" in steps:
+        steps["monitor"]["before"] = begin.get("last")
+    return steps
+
+
+def report_lines(report: Mapping[str, Any]) -> List[str]:
+    """Render a run's report: the outcome, what each step changed, and the next command."""
+    lines = [f"{report['config']}: {report['outcome']}"]
+    planned = bool(report.get("check_mode"))
+    for where, steps in (*report["nodes"].items(), ("fleet", report["fleet"])):
+        for step, result in steps.items():
+            lines.extend(f"{where}: {words}" for words in _step_words(step, result, planned))
+    if report.get("next"):
+        lines.append(f"next: {report['next']}")
+    return lines
+
+
+def _step_words(step: str, result: Mapping[str, Any], planned: bool) -> List[str]:
+    if result.get("failed") or result.get("unreachable"):
+        return [f"{step} FAILED: {result.get('msg', 'unreachable')}"]
+    if step == "monitor":
+        return [f"progress proven: {entry['what']}" for entry in result.get("proof") or []]
+    if not result.get("changed"):
+        return []
+    return [f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result)]
+
+
+def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:
+    """What a step changes: the verb, the verb in the past, and the rest."""
+    if step == "stop_training":
+        return [("stop", "stopped", f"pid {entry['pid']}") for entry in result.get("stopped") or []]
+    if step in ("clear_lock", "clear_coordinator_lock"):
+        holder = (result.get("lock") or {}).get("holder") or {}
+        return [("release", "released", f"the lock of {holder.get('token') or 'nobody'}")]
+    if step in ("clear_jobs", "withdraw_jobs"):
+        verbs = ("clear", "cleared") if step == "clear_jobs" else ("withdraw", "withdrew")
+        return [(*verbs, f"job {entry['id']} ({entry.get('was')})") for entry in result.get("cleared") or []]
+    if step == "export_data":
+        return [("export", "exported", f"{_samples(result)} to {result.get('path')} ({result.get('reason')})")]
+    if step == "publish_data":
+        return [("put", "put", f"{_samples(result)} in place at {result.get('path')}")]
+    if step in ("restore_checkpoint", "restore_canonical"):
+        deeds = [("quarantine", "quarantined", entry["path"]) for entry in result.get("quarantined") or []]
+        if result.get("restored"):
+            target = (result.get("checkpoint") or {}).get("path")
+            lost = f", {result['epochs_lost']} epochs lost" if result.get("epochs_lost") else ""
+            deeds.append(("restore", "restored", f"{target} from {result.get('source')}{lost}"))
+        return deeds
+    if step == "dispatch":
+        job = (result.get("dispatched") or {}).get("job_id")
+        return [("dispatch", "dispatched", f"job {job}" if job else "a training job")]
+    return [("start", "started", f"the trainer{' pid ' + str(result['pid']) if result.get('pid') else ''}")]
+
+
+def _samples(result: Mapping[str, Any]) -> str:
+    return f"{result['samples']} verified samples" if result.get("samples") else "verified samples"

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One lab for all integration tests; each test says which state it needs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from tests.integration.harness import Lab
+
+
+def netns_works() -> bool:
+    return os.geteuid() == 0 and all(
+        shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") for tool in ("sshd", "ip", "rsync")
+    )
+
+
+@pytest.fixture(scope="session")
+def lab():
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-test-", dir="/var/tmp"))
+    instance = Lab(directory, "netns" if netns_works() else "local")
+    try:
+        yield instance
+    finally:
+        instance("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def healthy(lab):
+    """A lab that trains; started anew only where a test before has broken it."""
+    if not lab.directory.joinpath("inventory").exists() or len(lab.trainers()) != 1:
+        lab.fresh()
+    return lab

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job: three faults together, the plan, the recovery, the proof, and a second run that changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.harness import Lab, Play
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def story(lab: Lab) -> dict:
+    """Break the lab, look, plan, recover, recover again; the tests below read what happened."""
+    lab.fresh()
+    seen = {"before": lab.status(), "was": lab.trainers()}
+    lab("break", "lock", "checkpoint", "data")
+    seen["broken"] = lab.snapshot()
+    seen["diagnosis"] = lab.play("diagnose")
+    seen["plan"] = lab.play("full_recovery", "--check", "--diff")
+    seen["planned"] = lab.snapshot()
+    seen["recovery"] = lab.play("full_recovery")
+    seen["report"] = lab.reports()[-1]
+    seen["now"] = lab.trainers()
+    seen["second"] = lab.play("full_recovery")
+    seen["still"] = lab.trainers()
+    return seen
+
+
+def test_diagnosis_names_each_fault(story):
+    play: Play = story["diagnosis"]
+    assert play.rc == 0, play.output
+    assert "hex8_2p: training is STALLED" in play.flat
+    node = story["was"][0][0]
+    assert f"lock_held on {node}" in play.flat
+    assert f"checkpoint_corrupt on {node}" in play.flat
+    for host in ("nebius-h100-3", "runpod-h100", "lambda-gh200-b-new"):
+        assert f"data_not_ready on {host}" in play.flat
+
+
+def test_check_mode_writes_nothing(story):
+    assert story["plan"].rc == 0, story["plan"].output
+    assert story["planned"] == story["broken"]
+
+
+def test_check_mode_reads_as_the_plan(story):
+    plan = story["plan"].flat
+    node = story["was"][0][0]
+    for words in (
+        f"{node}: would stop pid",
+        f"{node}: would release the lock of {node}:",
+        f"{node}: would quarantine",
+        "would put verified samples in place",
+        "fleet: would export verified samples",
+        "fleet: would dispatch a training job",
+        "plan only, nothing was changed",
+    ):
+        assert words in plan, words
+
+
+def test_recovery_proves_progress(story):
+    play: Play = story["recovery"]
+    assert play.rc == 0, play.output
+    report = story["report"]
+    assert report["outcome"] == "recovered, progress is proven"
+    proofs = [entry for steps in report["nodes"].values() for entry in steps.get("monitor", {}).get("proof", [])]
+    assert proofs
+    assert story["now"]
+    assert story["now"] != story["was"]
+
+
+def test_what_the_plan_predicted_is_what_the_run_changed(story):
+    planned, done = story["plan"].changed, story["recovery"].changed
+    assert {host for host, count in planned.items() if count} == {host for host, count in done.items() if count}
+
+
+def test_second_run_changes_nothing(story):
+    play: Play = story["second"]
+    assert play.rc == 0, play.output
+    assert set(play.changed.values()) == {0}, play.output
+    assert story["still"] == story["now"]
+    assert len(story["still"]) == 1

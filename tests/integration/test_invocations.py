@@ -1,0 +1,155 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The three ways to call the playbook, and AWX's way through ansible-runner."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from tests.integration.harness import CONFIG, ROOT, Lab, environment, run
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> pathlib.Path:
+    """The collection, built and installed as a user gets it."""
+    folder = tmp_path_factory.mktemp("installed")
+    done = run("ansible-galaxy", "collection", "build", "--output-path", str(folder), str(ROOT))
+    assert done.returncode == 0, done.stdout
+    tarball = next(folder.glob("*.tar.gz"))
+    done = run(
+        "ansible-galaxy", "collection", "install", "--offline", "-p", str(folder), str(tarball),
+        cwd=folder, ANSIBLE_COLLECTIONS_PATH=str(folder),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def arguments(lab: Lab) -> list[str]:
+    return [
+        "-i",
+        str(lab.inventory),
+        "-e",
+        f"config={CONFIG}",
+        "-e",
+        f"ringrift_report_dir={lab.directory / 'reports'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "playbook"),
+    [(".", "playbooks/full_recovery.yml"), ("playbooks", "full_recovery.yml")],
+    ids=["checkout", "playbooks"],
+)
+def test_from_the_checkout(healthy, folder, playbook):
+    done = run("ansible-playbook", playbook, *arguments(healthy), cwd=ROOT / folder)
+    assert done.returncode == 0, done.stdout
+    assert "healthy, nothing had to be done" in done.stdout
+
+
+def test_bare_command_finds_the_example_inventory():
+    done = run("ansible-inventory", "--graph", cwd=ROOT / "playbooks")
+    assert "nebius-h100-3" in done.stdout
+
+
+def test_from_the_installed_tarball(healthy, installed, tmp_path):
+    done = run(
+        "ansible-playbook", "ringrift.recovery.full_recovery", *arguments(healthy),
+        cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "healthy, nothing had to be done" in done.stdout
+
+
+def test_tarball_holds_the_product_and_nothing_else(installed):
+    root = installed / "ansible_collections/ringrift/recovery"
+    assert {path.name for path in root.iterdir()} == {
+        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
+        "changelogs", "docs", "meta", "playbooks", "plugins", "roles",
+    }  # fmt: skip
+    assert not list(root.rglob("__pycache__"))
+    assert not [path for path in root.rglob("*") if path.is_symlink()]
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["checkpoint_verify", "npz_inspect"],
+)
+def test_module_works_on_localhost_from_the_checkout(module, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"neither of the two")
+    done = run("ansible", "localhost", "-m", f"ringrift.recovery.{module}", "-a", f"path={path}")
+    assert done.returncode == 0, done.stdout
+    assert "valid: false" in done.stdout
+
+
+def test_module_docs_are_readable():
+    for path in sorted((ROOT / "plugins/modules").glob("*.py")):
+        done = run("ansible-doc", "-j", f"ringrift.recovery.{path.stem}")
+        assert done.returncode == 0, done.stdout
+        doc = json.loads(done.stdout[done.stdout.index("{") :])[f"ringrift.recovery.{path.stem}"]
+        assert doc["doc"]["short_description"]
+        assert doc["examples"].strip()
+        assert doc["return"]
+
+
+def private_data_dir(folder: pathlib.Path, lab: Lab, variables: dict) -> pathlib.Path:
+    """AWX's layout: the project without .git, inventory, extra vars and settings as files; cwd is the project."""
+    for name in ("env", "inventory"):
+        (folder / name).mkdir()
+    shutil.copytree(
+        ROOT,
+        folder / "project",
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".git", ".venv*", "build", ".*_cache", "tests"),
+    )
+    shutil.copy(next(lab.inventory.glob("hosts*")), folder / "inventory/hosts.yml")
+    for extra in ("group_vars", "host_vars"):
+        if (lab.inventory / extra).is_dir():
+            shutil.copytree(lab.inventory / extra, folder / "inventory" / extra)
+    (folder / "env/extravars").write_text(json.dumps(variables))
+    (folder / "env/envvars").write_text(
+        json.dumps(
+            {
+                "ANSIBLE_COLLECTIONS_PATH": "/runner/requirements_collections:playbooks/collections",
+                "ANSIBLE_FORCE_COLOR": "false",
+            }
+        )
+    )
+    return folder
+
+
+@pytest.mark.parametrize("job_type", ["check", "run"])
+def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_type):
+    import ansible_runner
+
+    monkeypatch.setenv("PATH", environment()["PATH"])
+    # A survey's answers arrive as strings, empty ones too.
+    variables = {
+        "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "64", "epochs": "5000", "force": "false",
+        "expect_holder": "", "ringrift_report_dir": "",
+    }  # fmt: skip
+    if job_type == "check":
+        healthy("break", "kill")
+    done = ansible_runner.run(
+        private_data_dir=str(private_data_dir(tmp_path, healthy, variables)),
+        playbook="playbooks/full_recovery.yml",
+        cmdline="--check --diff" if job_type == "check" else None,
+        quiet=True,
+        timeout=240,
+    )
+    output = done.stdout.read()
+    assert done.rc == 0, output
+    assert done.status == "successful"
+    finished = [event for event in done.events if event["event"] == "playbook_on_stats"]
+    data = finished[0]["event_data"]["artifact_data"]["ringrift_recovery"]
+    assert data["config"] == CONFIG
+    assert data["check_mode"] is (job_type == "check")
+    expected = "plan only, nothing was changed" if job_type == "check" else "recovered, progress is proven"
+    assert data["outcome"] == expected, output

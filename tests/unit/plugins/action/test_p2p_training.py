@@ -1,0 +1,154 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action plugin as Ansible runs it: on a node of its own, with the module that sends, against real servers."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+from ansible_collections.ringrift.recovery.plugins.module_utils._p2p import ARGUMENT_SPEC
+from ansible_collections.ringrift.recovery.plugins.modules import p2p_training
+
+from tests.unit.p2p_servers import StandIn, free_port
+
+TOKEN = "s3cret-t0ken"
+KEYS = set(yaml.safe_load(p2p_training.RETURN)) | {"changed"}
+
+
+@pytest.fixture(scope="module")
+def play(root, tmp_path_factory):
+    """Run tasks against one local node; the results of the tasks in order, and all that was printed."""
+    base = tmp_path_factory.mktemp("play")
+
+    def run(tasks, *arguments):
+        playbook = base / "play.yml"
+        tasks = [{"name": f"Task {n}", "ignore_errors": True, **task} for n, task in enumerate(tasks)]
+        playbook.write_text(json.dumps([{"hosts": "node", "gather_facts": False, "tasks": tasks}]))
+        environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_NOCOLOR": "1"}
+        environment.update(
+            HOME=str(base), ANSIBLE_LOCAL_TEMP=str(base / "tmp"), ANSIBLE_REMOTE_TMP=str(base / "remote")
+        )
+        command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook"), str(playbook), *arguments]
+        command += [
+            "-i",
+            "node,",
+            "-e",
+            json.dumps({"ansible_connection": "local", "ansible_python_interpreter": sys.executable}),
+        ]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
+        printed = done.stdout + done.stderr
+        try:
+            document = json.loads(done.stdout[done.stdout.index("{\n") :])
+        except ValueError:
+            raise AssertionError(printed) from None
+        return [task["hosts"]["node"] for task in document["plays"][0]["tasks"]], printed
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def orchestrator(tmp_path_factory):
+    root = tmp_path_factory.mktemp("service") / "ai-service"
+    node = StandIn(root, "coord", RINGRIFT_IS_COORDINATOR="true", RINGRIFT_CLUSTER_AUTH_TOKEN=TOKEN)
+    yield node.ready()
+    node.stop()
+
+
+def task(url, state="info", check=None, **options):
+    arguments = {"config": "hex8_2p", "url": url, "state": state, "token": TOKEN, **options}
+    keywords = {} if check is None else {"check_mode": check}
+    return {"ringrift.recovery.p2p_training": arguments, **keywords}
+
+
+def test_dispatch_and_clear(play, orchestrator):
+    url = orchestrator.url
+    tasks = [task(url)]
+    tasks += [
+        task(url, "dispatched", check, batch_size=256, extra={"learning_rate": 0.001}) for check in (True, False) * 2
+    ]
+    tasks += [task(url, "cleared", check) for check in (True, False) * 2]
+    results, printed = play(tasks, "--diff", "-vvv")
+    assert TOKEN not in printed
+    assert [result["changed"] for result in results] == [False, True, True, False, False, True, True, False, False]
+    assert not [result["msg"] for result in results if result.get("failed")]
+    info, predicted, dispatched, _again, kept, _would, cleared, _none, last = results
+    for result in results:
+        missing = KEYS - set(result)
+        assert missing <= {"diff"}
+    assert (info["profile"], info["reachable"], info["leader"]["is_leader"]) == ("ringrift", True, True)
+    body = predicted["requests"][0]["body"]
+    assert body == dispatched["requests"][0]["body"]
+    assert body["config"] == {"board_type": "hex8", "num_players": 2, "batch_size": 256, "learning_rate": 0.001}
+    job = dispatched["dispatched"]["job_id"]
+    assert (dispatched["diff"]["before"], list(dispatched["diff"]["after"]["active"])) == ({"active": {}}, [job])
+    assert [row["id"] for row in kept["active"]] == [job]
+    assert [(row["id"], row["was"]) for row in cleared["cleared"]] == [(job, "pending")]
+    assert (last["active"], last["msg"]) == ([], "No job of hex8_2p is active.")
+
+
+def test_failures_and_findings(play, orchestrator):
+    dead = f"http://127.0.0.1:{free_port()}"
+    results, printed = play(
+        [
+            task(dead),
+            task(dead, "dispatched"),
+            task(orchestrator.url, "dispatched", token="wr0ng-t0ken"),
+            task(orchestrator.url, config="hex8"),
+            task(orchestrator.url, profile="moon"),
+            task(orchestrator.url, colour="blue"),
+            task(orchestrator.url, profile="x", profiles={"x": {"extends": "ringrift", "detect": "status.x"}}),
+        ]
+    )
+    assert "Traceback" not in printed
+    finding, unreachable, refused, config, profile, option, own = results
+    assert (finding["reachable"], finding["jobs"], finding.get("failed", False)) == (False, None, False)
+    assert "connection refused" in finding["reason"]
+    assert (unreachable["failed"], unreachable["changed"]) == (True, False)
+    assert "give the right one as token" in refused["msg"]
+    assert "is not <board>_<players>p" in config["msg"]
+    assert "known are auto, runbook, ringrift" in profile["msg"]
+    assert "Unsupported parameters" in option["msg"]
+    assert (own["profile"], own.get("failed", False)) == ("x", False)
+
+
+def test_a_whole_play_in_check_mode_sends_no_post(play, orchestrator):
+    before = orchestrator.get("/work/history")[1]["count"]
+    tasks = [task(orchestrator.url, state, assume_cleared=["w1"]) for state in ("dispatched", "cleared")]
+    dispatched, cleared = play(tasks, "--check")[0]
+    assert (dispatched["changed"], cleared["changed"]) == (True, False)
+    assert orchestrator.get("/work/history")[1]["count"] == before
+
+
+def test_the_documentation_is_that_of_the_arguments():
+    options = yaml.safe_load(p2p_training.DOCUMENTATION)["options"]
+    # The fragment documents it.
+    documented = {**options, "config": {"type": "str", "required": True}}
+    assert set(documented) == set(ARGUMENT_SPEC)
+    for name, spec in ARGUMENT_SPEC.items():
+        for key in ("type", "default", "choices", "elements", "required"):
+            assert documented[name].get(key) == spec.get(key), (name, key)
+
+
+def test_the_module_file_says_where_the_work_is_done(root):
+    arguments = {"ANSIBLE_MODULE_ARGS": {"config": "hex8_2p"}}
+    command = [sys.executable, "-m", "ansible_collections.ringrift.recovery.plugins.modules.p2p_training"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "playbooks" / "collections")}
+    done = subprocess.run(
+        command, input=json.dumps(arguments), env=environment, capture_output=True, text=True, timeout=30
+    )
+    answer = json.loads(done.stdout)
+    assert (answer["failed"], "action plugin" in answer["msg"]) == (True, True)
+
+
+def test_the_plugin_does_no_io_of_its_own(root):
+    tree = ast.parse((root / "plugins" / "action" / "p2p_training.py").read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert not names & {"send", "open_url", "urlopen"}

@@ -1,0 +1,199 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ringrift.recovery.plugins.module_utils._report import report_lines, run_report, verdict_lines
+from ansible_collections.ringrift.recovery.plugins.module_utils._verdict import verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOT_RUNNING = {"verdict": "not_running", "running": False, "trainers": [], "reason": "no trainer of hex8_2p"}
+PROGRESSING = {"verdict": "progressing", "running": True, "trainers": [{"pid": 7, "state": "R"}], "reason": "epoch 3"}
+STALLED = {
+    "verdict": "stalled",
+    "running": True,
+    "trainers": [{"pid": 7, "state": "T"}],
+    "reason": "no progress for 90 s",
+}
+P2P = {"reachable": True, "profile": "ringrift", "leader": {"id": "c"}, "cooldown": {"active": False}}
+
+
+def node(**probes):
+    return {"progress": NOT_RUNNING, "locks": [], "errors": {}, **probes}
+
+
+def judge(hosts, p2p=P2P, coordinator=None):
+    return verdict({"config": "hex8_2p", "hosts": hosts, "coordinator": {"name": "c", "node": coordinator, "p2p": p2p}})
+
+
+def causes(result):
+    return [(finding.cause, finding.host) for finding in result.findings]
+
+
+def test_moving_training_is_not_stalled_although_other_nodes_idle():
+    result = judge({"a": node(progress=PROGRESSING), "b": node()})
+    assert result.stalled is False
+    assert causes(result) == [("not_stalled", None)]
+
+
+def test_nothing_running_anywhere_is_a_finding_of_its_own():
+    result = judge({"a": node(), "b": node()})
+    assert result.stalled is True
+    assert causes(result) == [("not_running", None)]
+
+
+def test_unreachable_nodes_are_unknown_and_never_healthy():
+    result = judge({"a": {"unreachable": True, "msg": "no route"}})
+    assert result.stalled is None
+    assert causes(result) == [("node_unreachable", "a")]
+    assert result.unknown == ({"host": "a", "probe": "all", "reason": "no route"},)
+
+
+def test_not_running_is_less_certain_while_a_node_is_unseen():
+    result = judge({"a": node(), "b": {"unreachable": True, "msg": "no route"}})
+    finding = next(finding for finding in result.findings if finding.cause == "not_running")
+    assert finding.confidence == "medium"
+    assert "1 could not" in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("probes", "cause", "severity"),
+    [
+        ({"progress": STALLED}, "process_hung", "critical"),
+        (
+            {"progress": {**STALLED, "trainers": [{"pid": 7, "state": "D"}]}},
+            "process_unkillable",
+            "critical",
+        ),
+        ({"locks": [{"backend": "file", "verdict": "orphan_fd", "reason": "x"}]}, "lock_held", "critical"),
+        ({"locks": [{"backend": "redis", "verdict": "stale_dead", "reason": "x"}]}, "lock_held", "critical"),
+        ({"locks": [{"backend": "file", "verdict": "orphan_file", "reason": "x"}]}, "lock_held", "warning"),
+        ({"locks": [{"backend": "file", "verdict": "held_live", "reason": "x"}]}, "lock_held", "warning"),
+        ({"locks": [{"backend": "file", "verdict": "unknown", "reason": "x"}]}, "lock_held", "warning"),
+        ({"data": {"valid": False, "path": "d.npz", "problems": [{"message": "cut"}]}}, "data_not_ready", "critical"),
+        ({"data": {"valid": False, "exists": False, "path": "d.npz"}}, "data_not_ready", "critical"),
+        (
+            {"checkpoints": [{"valid": False, "path": "c.pth", "problems": [{"message": "CRC"}]}]},
+            "checkpoint_corrupt",
+            "critical",
+        ),
+        ({"gpu": {"gpus": [{"verdict": "wedged", "reason": "x"}]}}, "gpu_wedged", "critical"),
+        ({"gpu": {"gpus": [{"verdict": "lost", "reason": "x"}]}}, "gpu_sick", "critical"),
+        ({"gpu": {"problems": [{"code": "driver_hung", "message": "x"}]}}, "gpu_sick", "critical"),
+        (
+            {"log": {"findings": [{"code": "cuda_oom", "count": 2, "line": "CUDA out of memory"}]}},
+            "gpu_oom",
+            "critical",
+        ),
+    ],
+)
+def test_each_cause_is_named_with_its_facts(probes, cause, severity):
+    result = judge({"a": node(**probes)})
+    finding = next(finding for finding in result.findings if finding.cause == cause)
+    assert (finding.host, finding.severity) == ("a", severity)
+    assert finding.evidence or cause == "data_not_ready"
+
+
+def test_lock_of_a_live_trainer_is_as_it_should_be():
+    lock = {"backend": "file", "verdict": "held_live", "reason": "pid 7 lives"}
+    assert causes(judge({"a": node(progress=PROGRESSING, locks=[lock])})) == [("not_stalled", None)]
+
+
+@pytest.mark.parametrize(
+    ("p2p", "cause"),
+    [
+        ({"reachable": False, "reason": "refused"}, "orchestrator_down"),
+        ({"failed": True, "msg": "boom"}, "orchestrator_down"),
+        ({**P2P, "leader": {"id": None}}, "no_leader"),
+        ({**P2P, "cooldown": {"active": True, "remaining": 9, "source": "status"}}, "cooldown_active"),
+    ],
+)
+def test_orchestrator_findings(p2p, cause):
+    assert (cause, "c") in causes(judge({"a": node()}, p2p))
+
+
+def test_two_nodes_training_one_config_is_found():
+    result = judge({"a": node(progress=PROGRESSING), "b": node(progress=PROGRESSING)})
+    assert ("duplicate_trainers", None) in causes(result)
+
+
+def test_a_probe_without_answer_is_listed():
+    result = judge({"a": node(errors={"gpu": "no answer within 10 s"})})
+    assert result.unknown == ({"host": "a", "probe": "gpu", "reason": "no answer within 10 s"},)
+
+
+def test_too_few_games_on_the_coordinator():
+    games = {"enough": False, "games": 3, "databases": [{"path": "g.db", "games": 3}]}
+    assert ("data_not_ready", "c") in causes(judge({"a": node()}, coordinator=node(games=games)))
+
+
+def test_critical_findings_come_first():
+    result = judge({"a": node(locks=[{"verdict": "orphan_file"}], checkpoints=[{"valid": False, "path": "x"}])})
+    severities = [finding.severity for finding in result.findings]
+    assert severities == sorted(severities, key=["critical", "warning", "info"].index)
+
+
+def test_lines_read_top_down():
+    lines = verdict_lines(judge({"a": node(errors={"gpu": "no answer"})}).as_dict())
+    assert lines[0] == "hex8_2p: training is STALLED"
+    assert lines[1].startswith("CRITICAL not_running")
+    assert "NOT SEEN gpu on a: no answer" in lines
+    assert lines[-1] == "next: ansible-playbook full_recovery.yml -e config=hex8_2p --check --diff"
+
+
+def test_a_moving_training_needs_no_next_command():
+    lines = verdict_lines(judge({"a": node(progress=PROGRESSING)}).as_dict())
+    assert lines[0] == "hex8_2p: training moves"
+    assert not any(line.startswith("next:") for line in lines)
+
+
+def test_report_takes_only_what_the_steps_registered():
+    nodes = {
+        "a": {
+            "ansible_password": "s3cret",
+            "stop_training_result": {"changed": False, "stopped": [], "survivors": [], "invocation": {}},
+            "stop_training_stopped": [{"pid": 7}],
+            "monitor_begin": {"running": True, "last": {"epoch": 3}},
+            "monitor_progress": {"progressed": True, "proof": [{"what": "epoch 4"}]},
+        }
+    }
+    report = run_report(nodes, config="hex8_2p", outcome="recovered", next="")
+    assert "s3cret" not in str(report)
+    assert report["nodes"]["a"]["monitor"]["before"] == {"epoch": 3}
+    assert report_lines(report) == ["hex8_2p: recovered", "a: stopped pid 7", "a: progress proven: epoch 4"]
+
+
+def test_report_names_the_step_that_failed():
+    report = run_report(
+        {"a": {"clear_state_lock": {"failed": True, "msg": "held"}}}, config="c", outcome="failed", next="x"
+    )
+    assert report_lines(report) == ["c: failed", "a: clear_lock FAILED: held", "next: x"]
+
+
+def test_steps_of_the_whole_fleet_are_told_once():
+    export = {"changed": True, "path": "d.npz", "samples": 601, "reason": "damaged"}
+    nodes = {name: {"prepare_data_export": export} for name in ("a", "b")}
+    report = run_report(nodes, config="c", outcome="done")
+    assert report_lines(report) == ["c: done", "fleet: exported 601 verified samples to d.npz (damaged)"]
+
+
+def test_a_plan_says_would():
+    nodes = {"a": {"stop_training_stopped": [{"pid": 7}]}}
+    report = run_report(nodes, config="c", outcome="plan only", check_mode=True)
+    assert report_lines(report) == ["c: plan only", "a: would stop pid 7"]
+
+
+PROBES = st.dictionaries(
+    st.sampled_from(["progress", "locks", "gpu", "log", "data", "errors"]), st.just(None), max_size=6
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abc"), st.one_of(PROBES, st.just({"failed": True}), st.just({"unreachable": True}))
+    )
+)
+def test_without_evidence_it_is_never_called_healthy(hosts):
+    assert judge(hosts).stalled is not False

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Every linter, as CI runs them; needs what `tools/setup.sh test` installs.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PWD/.venv/bin:$PATH
+ruff check .
+ruff format --check .
+yamllint .
+ansible-lint --strict --offline
+antsibull-changelog lint
+antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .

@@ -1,0 +1,81 @@
+#!/bin/sh
+# Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests.
+# As root it installs missing Debian packages; without root it says what it goes on without. Run again at will.
+set -eu
+
+what=${1:?usage: tools/setup.sh lab|test}
+here=$(cd "$(dirname "$0")/.." && pwd)
+venv=$here/.venv
+requirements=$here/requirements/$what.txt
+packages="iproute2 openssh-server rsync"
+[ "$what" = lab ] || packages="$packages redis-server"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+missing_packages() {
+    for package in $packages; do
+        case $package in
+            openssh-server) [ -x /usr/sbin/sshd ] ;;
+            iproute2) command -v ip >/dev/null || [ -x /usr/sbin/ip ] ;;
+            redis-server) command -v redis-server >/dev/null ;;
+            *) command -v "$package" >/dev/null ;;
+        esac || printf '%s ' "$package"
+    done
+}
+
+# Services of the packages are not wanted, only their programs: nothing is started, and ssh is not enabled by us.
+install_packages() {
+    say "installing Debian packages: $*"
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    if [ -d /run/systemd/system ]; then
+        for service in "$@"; do
+            case $service in
+                openssh-server) systemctl -q disable ssh.service ssh.socket 2>/dev/null || say "ssh was left enabled" ;;
+                redis-server) systemctl -q disable redis-server.service || say "redis-server was left enabled" ;;
+            esac
+        done
+    fi
+}
+
+find_python() {
+    for candidate in ${PYTHON:-} python3 python3.11 python3.12 python3.13 "$HOME"/.pyenv/versions/3.1[123]*/bin/python3; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "no Python 3.11, 3.12 or 3.13 found (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python."
+    return 1
+}
+
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        # shellcheck disable=SC2086 # a list of package names
+        install_packages $missing
+    else
+        say "not root, so these Debian packages stay missing: $missing"
+        say "the lab goes on with its 'local' driver; what needs the packages is skipped and says so"
+    fi
+fi
+
+python=$(find_python)
+stamp=$venv/.$what-$(cat "$here"/requirements/*.txt | cksum | cut -d' ' -f1)
+if [ ! -e "$stamp" ]; then
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        [ "$(id -u)" -eq 0 ] || { say "$python has no venv module. Ask for the package python$version-venv."; exit 1; }
+        install_packages "python$version-venv"
+    fi
+    say "preparing .venv with $requirements (once)"
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    touch "$stamp"
+fi
