@@ -88,24 +88,31 @@ class Demo:
 
         self.say("6. The proof")
         self.lab("status")
+        after = last_epoch(self.status())
         proof = read_proof(reports)
-        print(f"before the fault: epoch {before['epoch']} of pid {before['pid']} on {before['node']}, then killed")
+        if after["at"] <= before["at"]:
+            raise DemoError("no epoch was trained after the fault")
+        print(f"before: {words(before)}, the last epoch before the fault")
+        print(f"after:  {words(after)}, trained {after['at'] - before['at']:.0f} s later by the new trainer")
+        print("        (the service counts epochs anew when it starts from weights, as it must on hex boards)")
         for line in proof:
-            print(f"after recovery:   {line}")
+            print(f"proof:  {line}")
         print(f"\nThe recovery took {seconds:.0f} s, the whole demo {time.monotonic() - self.begun:.0f} s.", flush=True)
 
 
 def last_epoch(status: dict) -> dict:
-    """The last trained epoch of the lab, and who trained it."""
-    seen = [node for node in status["nodes"] if node.get("epoch")]
+    """The last trained epoch of the lab: when it was trained, where and by whom."""
+    seen = [node for node in status["nodes"] if node.get("epoch_at")]
     if not seen:
         raise DemoError("the lab has not trained an epoch")
-    node = max(seen, key=lambda entry: entry.get("epoch_at") or 0)
-    return {
-        "node": node["name"],
-        "epoch": node["epoch"],
-        "pid": node.get("last_trainer_pid") or node.get("trainer_pid"),
-    }
+    node = max(seen, key=lambda entry: entry["epoch_at"])
+    pid = node["trainer_pid"] or node["last_trainer_pid"]
+    return {"node": node["name"], "epoch": node["epoch"], "at": node["epoch_at"], "pid": pid}
+
+
+def words(seen: dict) -> str:
+    moment = time.strftime("%H:%M:%S", time.localtime(seen["at"]))
+    return f"epoch {seen['epoch']} at {moment} by pid {seen['pid']} on {seen['node']}"
 
 
 def read_proof(reports: pathlib.Path) -> list[str]:
@@ -117,7 +124,7 @@ def read_proof(reports: pathlib.Path) -> list[str]:
     lines = []
     for name, steps in report["nodes"].items():
         for entry in (steps.get("monitor") or {}).get("proof") or []:
-            lines.append(f"{entry['what']} on {name}")
+            lines.append(f"{name}: {entry['what']}")
     if not lines:
         raise DemoError(f"{newest} holds no proof of progress")
     return lines

@@ -170,7 +170,10 @@ def plan(processes: Iterable[TrainingProcess]) -> StopResult:
 
 
 def failure(config: str, result: StopResult, seen: Sighting) -> Optional[str]:
-    """Why the stop is no proof that nothing of the config runs, and what to do next; None when it is one."""
+    """Why the stop is no proof that nothing of the config runs, and what to do next; None when it is one.
+
+    :param seen: what is seen after the stop
+    """
     if result.survivors:
         names = "; ".join(
             f"pid {one.process.pid} (state {one.state}, waits in {one.wchan or 'unknown'}): {one.reason}"
@@ -179,6 +182,9 @@ def failure(config: str, result: StopResult, seen: Sighting) -> Optional[str]:
         reasons = {one.reason for one in result.survivors}
         step = next(step for reason, step in NEXT_STEPS.items() if reason in reasons)
         return f"{len(result.survivors)} processes of {config} are still there: {names}. {step}"
+    late = [process.pid for process in seen.processes if process.alive]
+    if late:
+        return f"Process {late[0]} of {config} was started just after the stop. {NEXT_STEPS[RESPAWNED]}"
     doubts = seen.doubts()
     if doubts:
         return (

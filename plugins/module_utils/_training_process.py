@@ -392,12 +392,17 @@ def _read_words(pids: Sequence[int]) -> Dict[int, List[str]]:
     """The command lines of processes; one that is just starting its program is given the time to get one."""
     words = _proc.read_cmdlines(pids)
     for _ in range(STARTS):
-        starting = [pid for pid in pids if pid not in words and _runs_python(pid)]
+        starting = [pid for pid in pids if pid not in words and _runs_python(pid) and not _is_blocked(pid)]
         if not starting:
             break
         time.sleep(0.02)
         words.update(_proc.read_cmdlines(starting, deadline=0))
     return words
+
+
+def _is_blocked(pid: int) -> bool:
+    stat = _proc.read_stat(pid)
+    return stat is not None and stat.state == _proc.BLOCKED
 
 
 def _runs_python(pid: int) -> bool:

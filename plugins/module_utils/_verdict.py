@@ -46,6 +46,14 @@ LOCK_VERDICTS = {
     "unknown": ("who holds the lock cannot be told", WARNING, "low"),
 }
 
+# Problems of a whole node's GPUs that no single GPU tells of.
+GPU_PROBLEMS = {
+    "driver_hung": "the GPU driver does not answer",
+    "driver_not_loaded": "the GPU driver is not loaded",
+    "gpu_lost": "a GPU is lost",
+    "gpu_sick": "a GPU is sick",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -147,6 +155,9 @@ def _not_seen(host: str, node: Mapping[str, Any]) -> Iterator[Dict[str, str]]:
         return
     for probe, why in (node.get("errors") or {}).items():
         yield {"host": host, "probe": probe, "reason": why}
+    progress = node.get("progress") or {}
+    if progress.get("verdict") == "unknown":
+        yield {"host": host, "probe": "progress", "reason": str(progress.get("reason"))}
 
 
 def _node_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
@@ -232,14 +243,15 @@ def _gpu_findings(config: str, host: str, gpu: Mapping[str, Any]) -> Iterator[Fi
         elif entry.get("verdict") in ("sick", "lost"):
             yield _finding(config, "gpu_sick", host, f"the GPU is {entry['verdict']}", facts)
     for problem in gpu.get("problems") or []:
-        if problem.get("code") == "driver_hung":
-            yield _finding(config, "gpu_sick", host, "the GPU driver does not answer", [problem["message"]])
+        if problem.get("code") in GPU_PROBLEMS:
+            yield _finding(config, "gpu_sick", host, GPU_PROBLEMS[problem["code"]], [problem["message"]])
 
 
 def _log_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
     running = (node.get("progress") or {}).get("verdict") in HEALTHY
     for entry in (node.get("log") or {}).get("findings") or []:
-        if entry.get("code") in ("cuda_oom", "circuit_open"):
+        # What stands before the last progress is over.
+        if entry.get("code") in ("cuda_oom", "circuit_open") and entry.get("after_progress") is not False:
             severity, confidence = (WARNING, "medium") if running else (CRITICAL, "high")
             facts = [f"{entry.get('count')} times, last: {entry.get('line')}"]
             yield _finding(config, "gpu_oom", host, "the training log shows out-of-memory", facts, severity, confidence)
@@ -263,6 +275,7 @@ def _p2p_findings(config: str, host: Optional[str], p2p: Optional[Mapping[str, A
 
 def _fleet_findings(config: str, hosts: Mapping[str, Any]) -> Tuple[Optional[bool], List[Finding]]:
     seen = {name: node["progress"] for name, node in hosts.items() if node.get("progress") and not _unusable(node)}
+    seen = {name: progress for name, progress in seen.items() if progress.get("verdict") != "unknown"}
     healthy = {name: progress for name, progress in seen.items() if progress.get("verdict") in HEALTHY}
     running = {name: progress for name, progress in seen.items() if progress.get("running")}
     facts = [f"{name}: {progress.get('reason')}" for name, progress in seen.items()]

@@ -314,6 +314,7 @@ survivors:
       sample: it is in uninterruptible sleep, which SIGKILL does not end
 """
 
+from dataclasses import replace
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
@@ -384,7 +385,7 @@ def main() -> None:
         elif module.check_mode:
             outcome = plan(seen.processes)
             result = result_of(module, seen, outcome, [one.process for one in outcome.survivors])
-            message = failure(config.name, outcome, seen)
+            message = failure(config.name, outcome, replace(seen, processes=()))
         else:
             outcome = stop(seen.processes, module.params["grace"], find=lambda: see(module, config).processes)
             now = see(module, config)

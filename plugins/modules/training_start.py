@@ -191,14 +191,14 @@ keeper_pid:
   sample: 4710
 rc:
   description:
-    - The exit code of a trainer that ended within O(wait) seconds, negative for a signal; V(null) where it still runs.
+    - The exit code of the trainer, negative for a signal; V(null) where its keeper could not note it.
   type: int
-  returned: always
+  returned: when it ended within O(wait) seconds
   sample: 1
 log_tail:
-  description: The last 2000 characters of the log of a trainer that ended within O(wait) seconds; otherwise empty.
+  description: The last 2000 characters of the log.
   type: str
-  returned: always
+  returned: when it ended within O(wait) seconds
   sample: "ValueError: TRAINING BLOCKED: Training data is STALE"
 """
 
@@ -249,8 +249,6 @@ def result_of(module: AnsibleModule, started: Started) -> Dict[str, Any]:
         "log": started.log,
         "previous_log": started.previous_log,
         "keeper_pid": started.keeper_pid,
-        "rc": None,
-        "log_tail": "",
     }
     if module._diff:
         line = " ".join(result["cmdline"]) + "\n"
@@ -306,8 +304,7 @@ def main() -> None:
             module.fail_json(
                 msg=f"The trainer ended {code} right after its start; log_tail and {started.log} say why.", **result
             )
-    # Ansible takes every result with an rc other than 0 for a failure, null too, unless it is told otherwise.
-    module.exit_json(failed=False, **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

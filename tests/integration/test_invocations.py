@@ -135,8 +135,7 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
         "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "64", "epochs": "5000", "force": "false",
         "expect_holder": "", "ringrift_report_dir": "",
     }  # fmt: skip
-    if job_type == "check":
-        healthy("break", "kill")
+    healthy("break", "kill")
     done = ansible_runner.run(
         private_data_dir=str(private_data_dir(tmp_path, healthy, variables)),
         playbook="playbooks/full_recovery.yml",

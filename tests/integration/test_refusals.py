@@ -11,6 +11,9 @@ from tests.integration.harness import run
 
 pytestmark = pytest.mark.lab
 
+# How long a connection to a node without a network is tried.
+QUICK = {"ANSIBLE_TIMEOUT": "3"}
+
 
 @pytest.fixture
 def untouched(healthy):
@@ -85,12 +88,12 @@ def test_unreachable_node_stops_the_run_and_exclude_goes_on(lab):
     victim = next(node["name"] for node in lab.status()["nodes"] if node["name"] == "runpod-h100")
     lab("break", "kill")
     lab("break", "unreachable", victim)
-    play = lab.play("full_recovery")
+    play = lab.play("full_recovery", **QUICK)
     assert play.rc != 0
     assert f"{victim} does not answer" in play.flat
     assert "Nothing was touched" in play.flat
     assert set(play.changed.values()) == {0}, play.output
-    play = lab.play("stop_training")
+    play = lab.play("stop_training", **QUICK)
     assert play.rc != 0
     assert "no lock will be released" in play.flat
     play = lab.play("full_recovery", "-e", f"exclude={victim}")

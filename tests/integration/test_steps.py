@@ -68,7 +68,7 @@ def test_monitor_says_that_nothing_trains(steps):
     assert steps.play("stop_training").rc == 0
     play = steps.play("monitor")
     assert play.rc != 0
-    assert "No trainer of hex8_2p runs" in play.flat
+    assert "No trainer of hex8_2p is seen" in play.flat
 
 
 def test_monitor_says_that_the_budget_is_used_up(lab):

@@ -172,7 +172,7 @@ def test_a_launcher_that_starts_its_trainer_again(tree, launcher_mode):
     os.kill(trainer.pid, signal.SIGKILL)
     tree.hear(launcher, b"ready\n")
     assert (tree.root / "respawned").read_text() == "x"
-    result = stop_all(tree, grace=0.5)
+    result = stop_all(tree, grace=0.3)
     assert tree.pids() == []
     assert signals(result)[launcher.pid] == ("SIGKILL" if launcher_mode else "SIGTERM")
     assert result.survivors == ()
@@ -312,6 +312,10 @@ def test_the_message_names_the_survivors_and_the_next_step(tree):
     mixed = (*survivors, Survivor(found, "D", "nfs", True, UNINTERRUPTIBLE))
     assert "Reboot" in failure("hex8_2p", StopResult(survivors=mixed), Sighting(()))
     assert failure("hex8_2p", StopResult(), Sighting(())) is None
+    assert failure("hex8_2p", StopResult(), Sighting((dataclasses.replace(found, alive=False),))) is None
+    assert f"Process {found.pid} of hex8_2p was started just after" in failure(
+        "hex8_2p", StopResult(), Sighting((found,))
+    )
     doubt = Unidentified(7, "python3", "D", "nfs", "its command line cannot be read")
     assert "pid 7 (python3)" in failure("hex8_2p", StopResult(), Sighting((), unidentified=(doubt,)))
     assert "hidepid" in failure("hex8_2p", StopResult(), Sighting((), unseen="/proc is mounted with hidepid=2"))

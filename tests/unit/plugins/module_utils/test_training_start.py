@@ -49,7 +49,6 @@ PYTHON = "/s/venv/bin/python"
 def tree(tmp_path):
     with tree_of(tmp_path / "service") as tree:
         yield tree
-        # The keeper works elsewhere; it ends with its trainer.
 
 
 @pytest.fixture

@@ -114,6 +114,18 @@ def test_orchestrator_findings(p2p, cause):
     assert (cause, "c") in causes(judge({"a": node()}, p2p))
 
 
+def test_progress_that_cannot_be_told_is_unknown_and_never_healthy():
+    doubtful = {"verdict": "unknown", "running": None, "trainers": [], "reason": "processes of others are hidden"}
+    result = judge({"a": node(progress=doubtful)})
+    assert result.stalled is None
+    assert result.unknown == ({"host": "a", "probe": "progress", "reason": "processes of others are hidden"},)
+
+
+def test_out_of_memory_before_the_last_progress_is_over():
+    log = {"findings": [{"code": "cuda_oom", "count": 2, "line": "x", "after_progress": False}]}
+    assert "gpu_oom" not in [cause for cause, _host in causes(judge({"a": node(log=log)}))]
+
+
 def test_two_nodes_training_one_config_is_found():
     result = judge({"a": node(progress=PROGRESSING), "b": node(progress=PROGRESSING)})
     assert ("duplicate_trainers", None) in causes(result)
