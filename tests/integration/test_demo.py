@@ -37,7 +37,9 @@ def test_demo_as_an_ordinary_user(home, lab):
     command = [sys.executable, "-m", "lab.demo", "--driver", "local", "--dir", str(home / "lab")]
     if os.geteuid() == 0:
         command = as_nobody(command, home)
-    done = run(*command, HOME=str(home), timeout=280, PYTHONDONTWRITEBYTECODE="1")
+    # The user nobody has no home of its own, which an ordinary user has.
+    own = {"HOME": str(home), "ANSIBLE_REMOTE_TEMP": str(home / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = run(*command, timeout=280, **own)
     assert done.returncode == 0, done.stdout
     titles = [line.split(" ===")[0].strip("= ") for line in done.stdout.splitlines() if line.startswith("=== ")]
     assert [title.split(". ")[0] for title in titles] == ["1", "2", "3", "4", "5", "6", "7"]

@@ -185,10 +185,8 @@ def test_a_long_command_line_is_bounded(tree, length):
 
 
 def test_words_that_are_not_utf8(tree):
-    process = tree.run(
-        [os.fsencode(sys.executable), b"-S", b"-c", b"print('ready', flush=1);input()", b"\xff"], ready=False
-    )
-    wait_for(lambda: read_cmdline(process.pid))
+    code = b"import time; print('ready', flush=True); time.sleep(60)"
+    process = tree.run([os.fsencode(sys.executable), b"-S", b"-c", code, b"\xff"])
     assert read_cmdline(process.pid)[-1] == "\ufffd"
 
 
