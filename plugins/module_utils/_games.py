@@ -17,11 +17,11 @@ import stat
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
-from urllib.parse import quote
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import MissingFileError
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import connect, fingerprint, how_to_open
 
 # Boards under the other names that older databases use.
 ALIASES = {"hexagonal": ("hexagonal", "hex"), "square8": ("square8", "sq8"), "square19": ("square19", "sq19")}
@@ -56,9 +56,7 @@ BUSY = 2.0
 MAX_DATABASES = 2000
 LISTED = 200
 MAX_PROBLEM = 300
-MAGIC = b"SQLite format 3\0"
 # How many steps of its machine SQLite takes between two looks at the clock.
-STEPS = 10_000
 GAME_COLUMNS = {"winner", "board_type", "num_players"}
 MOVE_COLUMNS = ({"move_json"}, {"move_type", "position_q", "position_r"})
 
@@ -170,11 +168,11 @@ def count_in(path: str, config: TrainingConfig, deadline: float = DATABASE_DEADL
     end = time.monotonic() + deadline
     try:
         for _attempt in range(3):
-            before = _fingerprint(path)
-            options, unread = _how_to_open(path)
+            before = fingerprint(path)
+            options, unseen = how_to_open(path)
             games, problem = _query(path, options, config, end)
             # An immutable database is read without locks, so a writer that came by may have led us astray.
-            if "immutable" not in options or before == _fingerprint(path):
+            if "immutable" not in options or before == fingerprint(path):
                 break
         else:
             return Database(path, None, "it changes faster than it can be read")
@@ -184,50 +182,14 @@ def count_in(path: str, config: TrainingConfig, deadline: float = DATABASE_DEADL
         return Database(path, None, f"it cannot be read: {exc.strerror or exc}"[:MAX_PROBLEM])
     except RecoveryError as exc:
         return Database(path, None, str(exc)[:MAX_PROBLEM])
-    return Database(path, games, problem or unread)
-
-
-def _fingerprint(path: str) -> Tuple[Tuple[int, int], ...]:
-    prints = []
-    for name in (path, f"{path}-wal", f"{path}-journal"):
-        try:
-            status = os.stat(name)
-            prints.append((status.st_size, status.st_mtime_ns))
-        except FileNotFoundError:
-            prints.append((-1, 0))
-    return tuple(prints)
-
-
-def _how_to_open(path: str) -> Tuple[str, Optional[str]]:
-    """Options of the connection, and what of the database it will not see."""
-    with open(path, "rb") as file:
-        head = file.read(20)
-    if head and not head.startswith(MAGIC):
-        raise RecoveryError("it is not an SQLite database")
-    if 2 not in head[18:20]:
-        return "mode=ro", None
-    log = _size(f"{path}-wal")
-    if log is not None and _size(f"{path}-shm") is not None:
-        return "mode=ro&readonly_shm=1", None
-    unread = None
-    if log:
-        unread = f"{log} bytes of its write-ahead log were not read, so this is the least that it holds"
-    return "mode=ro&immutable=1", unread
-
-
-def _size(path: str) -> Optional[int]:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return None
+    if unseen and problem is None:
+        problem = f"{unseen} bytes of its write-ahead log were not read, so this is the least that it holds"
+    return Database(path, games, problem)
 
 
 def _query(path: str, options: str, config: TrainingConfig, end: float) -> Tuple[int, Optional[str]]:
-    busy = max(0.0, min(BUSY, end - time.monotonic()))
-    connection = sqlite3.connect(f"file:{quote(path)}?{options}", uri=True, timeout=busy)
+    connection = connect(path, options, end, BUSY)
     try:
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        connection.set_progress_handler(lambda: time.monotonic() > end, STEPS)
         unusable = _unusable(connection)
         if unusable is not None:
             return 0, unusable

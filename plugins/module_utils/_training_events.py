@@ -19,12 +19,11 @@ import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
-from urllib.parse import quote
 
-from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import open_regular
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import WARNING, Problem, as_dicts
+from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import connect, fingerprint, how_to_open
 
 DATABASE = "events.db"
 FOLDER = "ringrift_coordination"
@@ -32,8 +31,6 @@ TIMEOUT = 5.0
 BUSY = 2.0
 ATTEMPTS = 3
 # How many steps of its machine SQLite takes between two looks at the clock.
-STEPS = 10_000
-MAGIC = b"SQLite format 3\0"
 # The newest events of training that are looked at, of all configs together.
 MAX_EVENTS = 20_000
 MAX_TYPE = 16_384
@@ -273,68 +270,26 @@ def read_events(
 def _rows(path: str, end: float) -> Tuple[List[Tuple[Any, ...]], Optional[int], List[Problem]]:
     """The newest events of training, the number of the newest event of all, and what was not seen."""
     for _attempt in range(ATTEMPTS):
-        before = _fingerprint(path)
-        options, unread = _how_to_open(path)
+        before = fingerprint(path)
+        options, unseen = how_to_open(path)
+        unread = f"{unseen} bytes of the write-ahead log of {path} were not read." if unseen else None
         try:
             rows, last = _query(path, options, end)
         except sqlite3.DatabaseError:
             # A writer that came by may have led an immutable connection astray.
-            if "immutable" in options and before != _fingerprint(path):
+            if "immutable" in options and before != fingerprint(path):
                 continue
             raise
         except RecoveryError as exc:
             raise exc if unread is None else RecoveryError(f"{exc} {unread}") from exc
-        if "immutable" not in options or before == _fingerprint(path):
+        if "immutable" not in options or before == fingerprint(path):
             return rows, last, [] if unread is None else [Problem("log_not_read", unread, WARNING)]
     raise RecoveryError(f"{path} changes faster than it can be read. Try again.")
 
 
-def _fingerprint(path: str) -> Tuple[Tuple[int, int], ...]:
-    prints = []
-    for name in (path, f"{path}-wal", f"{path}-journal"):
-        try:
-            status = os.stat(name)
-            prints.append((status.st_size, status.st_mtime_ns))
-        except FileNotFoundError:
-            prints.append((-1, 0))
-    return tuple(prints)
-
-
-def _how_to_open(path: str) -> Tuple[str, Optional[str]]:
-    """Options of the connection, and what it will not see.
-
-    Even a read-only connection makes the files ``-wal`` and ``-shm`` where a database with a write-ahead log lacks
-    them; an immutable one makes nothing and takes no lock.
-    """
-    fd = open_regular(path)
-    try:
-        head = os.read(fd, 20)
-    finally:
-        os.close(fd)
-    if head and not head.startswith(MAGIC):
-        raise RecoveryError(f"{path} is not an SQLite database. Have the service make a new one, or set its path.")
-    if head[18:20] != b"\x02\x02":
-        return "mode=ro", None
-    log = _size(f"{path}-wal")
-    if log is not None and _size(f"{path}-shm") is not None:
-        return "mode=ro&readonly_shm=1", None
-    unread = f"{log} bytes of the write-ahead log of {path} were not read." if log else None
-    return "mode=ro&immutable=1", unread
-
-
-def _size(path: str) -> Optional[int]:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return None
-
-
 def _query(path: str, options: str, end: float) -> Tuple[List[Tuple[Any, ...]], Optional[int]]:
-    busy = max(0.0, min(BUSY, end - time.monotonic()))
-    connection = sqlite3.connect(f"file:{quote(path)}?{options}", uri=True, timeout=busy)
+    connection = connect(path, options, end, BUSY)
     try:
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        connection.set_progress_handler(lambda: time.monotonic() > end, STEPS)
         present = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
         if not set(COLUMNS) <= present:
             missing = ", ".join(sorted(set(COLUMNS) - present))

@@ -16,8 +16,8 @@ from ansible_collections.ringrift.recovery.plugins.modules import training_start
 
 from tests.unit.training_processes import tree_of, wait_for
 
-RETURN = yaml.safe_load(training_start.RETURN)
-ALWAYS = {"changed", *(key for key, value in RETURN.items() if value["returned"] == "always")}
+RETURNED = yaml.safe_load(training_start.RETURN)
+ALWAYS = {"changed", *(key for key, value in RETURNED.items() if value["returned"] == "always")}
 
 
 @pytest.fixture
@@ -27,9 +27,11 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def run(capsys, tree):
+def run(capsys, tree, monkeypatch):
     keepers = []
+    # Ansible remembers the warnings of a whole process, so the module's own are caught here.
     warnings = []
+    monkeypatch.setattr(training_start.AnsibleModule, "warn", lambda _module, text: warnings.append(text))
 
     def call(mode="", **params):
         # Other trainers may run on this machine; without this they would count.
@@ -39,8 +41,6 @@ def run(capsys, tree):
             training_start.main()
         result = json.loads(capsys.readouterr().out)
         result.pop("invocation", None)
-        # They add up over the runs of one process.
-        warnings.extend(result.pop("warnings", []))
         keepers.append(result.get("keeper_pid"))
         return result
 
