@@ -429,6 +429,11 @@ def _unfit(report: Checkpoint, request: RestoreRequest, network: Optional[str]) 
     ):
         message = f"it is for {report.board_type} with {report.num_players} players, not for {config.name}"
         yield Problem("other_config", message)
+    silent = None in (report.board_type, report.num_players)
+    if config is not None and network is None and silent and config.name not in os.path.basename(report.path):
+        # Checkpoints of all configs share a directory, and their names do not tell.
+        message = f"neither it nor a model of {config.name} on this node says for which config it is"
+        yield Problem("config_unknown", message)
     if None not in (network, report.model_signature) and network != report.model_signature:
         yield Problem("different_model", f"its tensors are not those of the model that is trained at {request.path}")
 

@@ -454,6 +454,7 @@ class _Machine:
         self._storages: List[StorageRef] = []
         self._tensors: List[TensorRef] = []
         self._protocol: Optional[int] = None
+        self._copied = 0
 
     def run(self) -> PickleReport:
         root, complete = None, False
@@ -701,6 +702,10 @@ class _Machine:
                 node.tensor = self._tensor(func, args)
             elif func.name in ("OrderedDict", "Counter", "defaultdict"):
                 node.items = _initial_items(args)
+                # A short pickle can ask for copies of one long list without end.
+                self._copied += len(node.items)
+                if self._copied > MAX_OPCODES:
+                    raise _TooLarge(f"its pickle copies more than {MAX_OPCODES} items")
         self._stack.append(node)
 
     def _tensor(self, func: Global, args: Any) -> Optional[TensorRef]:

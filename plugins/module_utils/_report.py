@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 HEADLINE = {
     True: "{config}: training is STALLED",
-    False: "{config}: training moves",
+    False: "{config}: training is not stalled",
     None: "{config}: UNKNOWN, too little could be seen; this does not count as healthy",
 }
 
@@ -21,6 +21,8 @@ def verdict_lines(verdict: Mapping[str, Any]) -> List[str]:
         where = f" on {finding['host']}" if finding["host"] else ""
         lines.append(f"{finding['severity'].upper():8} {finding['cause']}{where}: {finding['summary']}")
         lines.extend(f"         - {fact}" for fact in finding["evidence"])
+        if finding["fix"]:
+            lines.append(f"         fix: ansible-playbook {finding['fix']}")
     for entry in verdict["unknown"]:
         # A node that shows nothing at all is a finding above.
         if entry["probe"] != "all":
@@ -35,7 +37,8 @@ def next_command(verdict: Mapping[str, Any]) -> str:
     """The one command to type next, or an empty string where there is nothing to do."""
     if verdict["stalled"] is False:
         return ""
-    return f"ansible-playbook full_recovery.yml -e config={verdict['config']} --check --diff"
+    smaller = " -e batch_size=256" if any(finding["cause"] == "gpu_oom" for finding in verdict["findings"]) else ""
+    return f"ansible-playbook full_recovery.yml -e config={verdict['config']}{smaller} --check --diff"
 
 
 # What a run's report takes from each step: the variable that the step registered, and the keys that matter in it.
@@ -53,6 +56,8 @@ NODE_STEPS = {
     ),
     "start": ("restart_training_started", ("changed", "pid", "cmdline", "log")),
     "monitor": ("monitor_progress", ("progressed", "proof", "last", "checkpoint", "verdict")),
+    # What a block's rescue was entered for.
+    "failure": ("ansible_failed_result", ("msg",)),
 }
 
 # Steps that run once for the whole fleet, so that each node has the same result.
@@ -117,6 +122,8 @@ def report_lines(report: Mapping[str, Any]) -> List[str]:
 
 
 def _step_words(step: str, result: Mapping[str, Any], planned: bool) -> List[str]:
+    if step == "failure":
+        return [f"FAILED: {result.get('msg', 'no message')}"]
     if result.get("failed") or result.get("unreachable"):
         return [f"{step} FAILED: {result.get('msg', 'unreachable')}"]
     if step == "monitor":

@@ -343,7 +343,8 @@ class _View:
 
     def _is_newer(self, mtime: float, path: str, cursor: Cursor) -> bool:
         """Whether a checkpoint was written after the cursor, by a trainer that runs now if one does."""
-        if mtime <= (cursor.at or 0.0) or (mtime, path) == (cursor.checkpoint_mtime, cursor.checkpoint_path):
+        # A file of the future was there before the clock was set back.
+        if not max(cursor.at or 0.0, cursor.checkpoint_mtime or 0.0) < mtime <= self.now + MAX_AHEAD:
             return False
         return self.start is None or mtime >= self.start
 

@@ -143,7 +143,8 @@ def _finding(
 def _unusable(node: Mapping[str, Any]) -> Optional[str]:
     if node.get("unreachable"):
         return str(node.get("msg") or "unreachable")
-    if node.get("failed"):
+    # A play that goes on after a failure takes the mark off; what the module always returns is then missing.
+    if node.get("failed") or "errors" not in node:
         return str(node.get("msg") or "the probe failed")
     return None
 
@@ -194,6 +195,10 @@ def _coordinator_node_findings(config: str, host: str, node: Mapping[str, Any]) 
 
 
 def _progress_findings(config: str, host: str, progress: Mapping[str, Any]) -> Iterator[Finding]:
+    for problem in progress.get("problems") or []:
+        if problem.get("code") == "duplicate_trainers":
+            summary, facts = "more than one trainer runs here", [problem["message"]]
+            yield _finding(config, "duplicate_trainers", host, summary, facts, WARNING, "medium")
     if progress.get("verdict") != "stalled":
         return
     trainers = progress.get("trainers") or []
@@ -260,7 +265,7 @@ def _log_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[F
 def _p2p_findings(config: str, host: Optional[str], p2p: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
     if p2p is None:
         return
-    if p2p.get("failed") or p2p.get("unreachable") or p2p.get("reachable") is False:
+    if p2p.get("failed") or p2p.get("unreachable") or not p2p.get("reachable"):
         facts = [str(p2p.get("reason") or p2p.get("msg") or "no answer")]
         yield _finding(config, "orchestrator_down", host, "the P2P orchestrator does not answer", facts)
         return
@@ -280,19 +285,15 @@ def _fleet_findings(config: str, hosts: Mapping[str, Any]) -> Tuple[Optional[boo
     running = {name: progress for name, progress in seen.items() if progress.get("running")}
     facts = [f"{name}: {progress.get('reason')}" for name, progress in seen.items()]
     findings: List[Finding] = []
+    trainers = sum(len(progress.get("trainers") or []) for progress in running.values())
     if len(running) > 1:
-        findings.append(
-            _finding(
-                config,
-                "duplicate_trainers",
-                None,
-                f"trainers of {config} run on {len(running)} nodes: {', '.join(sorted(running))}",
-                facts,
-            )
-        )
+        summary = f"{trainers} trainers of {config} run on {', '.join(sorted(running))}"
+        findings.append(_finding(config, "duplicate_trainers", None, summary, facts))
     if healthy:
-        names = ", ".join(sorted(healthy))
-        findings.append(_finding(config, "not_stalled", None, f"training moves on {names}", facts, severity=INFO))
+        moving = sorted(name for name, progress in healthy.items() if progress["verdict"] == "progressing")
+        names = ", ".join(moving or sorted(healthy))
+        summary = f"training moves on {names}" if moving else f"training was just started on {names}, no progress yet"
+        findings.append(_finding(config, "not_stalled", None, summary, facts, severity=INFO))
         return False, findings
     if not running and seen:
         whole = len(seen) == len(hosts)
@@ -300,6 +301,5 @@ def _fleet_findings(config: str, hosts: Mapping[str, Any]) -> Tuple[Optional[boo
         if not whole:
             summary += f" that could be seen ({len(hosts) - len(seen)} could not)"
         findings.append(_finding(config, "not_running", None, summary, facts, confidence="high" if whole else "medium"))
-    if not seen:
-        return None, findings
-    return True, findings
+    # Training may go on where nothing could be seen.
+    return (True if seen and len(seen) == len(hosts) else None), findings

@@ -264,8 +264,8 @@ class _Reader:
                 self._findings.add("duplicate_member", "the directory lists it twice", located.name, located.offset)
             elif entry.readable:
                 kept[located.name] = located
-        self._check_overlaps(spans, start)
-        return tuple(kept.values())
+        # Members that share bytes would be read once for each of them, which a small file can make take for ever.
+        return () if self._check_overlaps(spans, start) else tuple(kept.values())
 
     def _read(self, offset: int, length: int) -> bytes:
         if offset < 0 or offset >= self._size or length <= 0:
@@ -488,15 +488,19 @@ class _Reader:
     def _mismatch(self, message: str, member: Member) -> None:
         self._findings.add("local_header_mismatch", message, member.name, member.offset)
 
-    def _check_overlaps(self, spans: List[Tuple[int, int, str]], directory: int) -> None:
-        reached, owner = 0, ""
+    def _check_overlaps(self, spans: List[Tuple[int, int, str]], directory: int) -> bool:
+        """Whether members share bytes with each other or with the directory."""
+        reached, owner, found = 0, "", False
         for start, end, name in sorted(spans):
             if start < reached:
+                found = True
                 self._findings.add("overlapping_members", f"its bytes are also those of {shown(owner)}", name, start)
             if end > reached:
                 reached, owner = end, name
         if reached > directory:
+            found = True
             self._findings.add("overlapping_members", "it reaches into the directory", owner, directory)
+        return found
 
 
 def _identity(status: os.stat_result) -> _Identity:

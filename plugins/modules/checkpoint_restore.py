@@ -44,8 +44,8 @@ options:
     default: false
   required:
     description:
-      - Whether it is a failure that there is neither O(path) nor any file that matches O(candidates), as on a node that
-        has never trained. A damaged file that nothing can replace always is one.
+      - Whether it is a failure that there is neither O(path) nor a candidate that fits, as on a node that has never
+        trained this config. A damaged file that nothing can replace always is one.
     type: bool
     default: true
   reason:
@@ -204,7 +204,8 @@ candidates:
     problems:
       description:
         - What is wrong with it, as M(ringrift.recovery.checkpoint_verify) returns it, and besides V(unreadable),
-          V(being_written), V(wrong_format), V(no_model), V(not_finite), V(other_config) and V(different_model).
+          V(being_written), V(wrong_format), V(no_model), V(not_finite), V(other_config), V(config_unknown) and
+          V(different_model).
       type: list
       elements: dict
       returned: always
@@ -259,9 +260,12 @@ def main() -> None:
         )
         outcome = restore(request, check_mode=module.check_mode)
     except NoCandidateError as exc:
-        if not params["required"] and not exc.candidates and not os.path.lexists(request.path):
-            module.exit_json(**NOTHING, msg=f"There is no checkpoint at {request.path}, and none to restore it from")
-        module.fail_json(msg=str(exc), candidates=[candidate.as_dict() for candidate in exc.candidates])
+        seen = [candidate.as_dict() for candidate in exc.candidates]
+        damaged = any(candidate.damaged for candidate in exc.candidates)
+        if not params["required"] and not damaged and not os.path.lexists(request.path):
+            msg = f"There is no checkpoint at {request.path}, and none to restore it from"
+            module.exit_json(**{**NOTHING, "candidates": seen}, msg=msg)
+        module.fail_json(msg=str(exc), candidates=seen)
     except RecoveryError as exc:
         module.fail_json(msg=str(exc), candidates=[])
     for warning in outcome.warnings:

@@ -328,10 +328,16 @@ def ensure_released(module: AnsibleModule, before: LockReport) -> Dict[str, Any]
     if module.check_mode or not before.taken:
         return result_of(module, before, released(before), changed=bool(before.taken))
     for number, lock in enumerate(before.taken):
-        missed = release(lock, force, module.params["timeout"])
-        if missed:
-            msg = f"Lock {lock.name} ({lock.place}) was not released: {missed}. It has changed meanwhile; run it again."
-            return {**result_of(module, before, look(module), changed=number > 0), "msg": msg, "released": False}
+        try:
+            missed = release(lock, force, module.params["timeout"])
+            after = look(module) if missed else before
+            why = f"{missed}. It has changed meanwhile; run it again." if missed else None
+        except RecoveryError as exc:
+            # What was released before it stays told, with its record.
+            after, why = before, str(exc)
+        if why:
+            msg = f"Lock {lock.name} ({lock.place}) was not released: {why}"
+            return {**result_of(module, before, after, changed=number > 0), "msg": msg, "released": False}
     return result_of(module, before, look(module), changed=True)
 
 

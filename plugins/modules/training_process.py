@@ -45,6 +45,7 @@ options:
     description:
       - Count trainings whose command line does not say its config as those of O(config). Without it they are returned
         as RV(unknown) and never stopped.
+      - With O(state=stopped) it needs O(within), because it would stop every C(train.py) of the node.
     type: bool
     default: false
   assume_gone:
@@ -377,6 +378,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     message: Optional[str] = None
+    if module.params["state"] == "stopped" and module.params["include_unknown"] and not module.params["within"]:
+        module.fail_json(msg="include_unknown would stop every train.py on this node. Say whose with within=DIRECTORY.")
     try:
         config = parse_config(module.params["config"])
         seen = see(module, config)

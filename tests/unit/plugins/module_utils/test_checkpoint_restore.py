@@ -315,7 +315,13 @@ class TestUnfit:
     def test_another_config(self, service):
         service.path.write_bytes(b"")
         service.put("canonical_hex8_2p.pth", "checkpoints/model.pth", 9)
-        assert self.unfit(service, "model.pth", config=parse_config("square8_2p")) == ["other_config"]
+        wanted = request(service, "checkpoints/model.pth", PATTERN, config=parse_config("square8_2p"))
+        with pytest.raises(NoCandidateError) as caught:
+            restore(wanted, now=NOW)
+        first, *others = caught.value.candidates
+        assert [problem.code for problem in first.problems] == ["other_config"]
+        # Nothing tells for which config the trainer's own checkpoints are, and they must not be guessed at.
+        assert {problem.code for entry in others for problem in entry.problems} == {"config_unknown"}
 
     def test_no_model(self, service):
         save(service.root / "checkpoints/c_early_stopping.pth", {"best_loss": 0.1, "counter": 3})

@@ -298,6 +298,12 @@ class TestDamage:
         monkeypatch.setattr(_pickle, "MAX_OPCODES", 100)
         assert codes(interpret(b"N0" * 200 + b"N.")) == ["pickle_too_large"]
 
+    def test_copies_without_end(self, monkeypatch):
+        monkeypatch.setattr(_pickle, "MAX_OPCODES", 5000)
+        pairs = b"(" + b"K\x01K\x02\x86" * 100 + b"l\x85q\x010"
+        data = b"\x80\x02ccollections\nOrderedDict\nq\x000" + pairs + b"h\x00h\x01R0" * 100 + b"N."
+        assert codes(interpret(data)) == ["pickle_too_large"]
+
     def test_too_many_bytes(self):
         data = pickle.dumps("x" * 5000)
         assert codes(interpret(Source(data, limit=1000))) == ["pickle_too_large"]

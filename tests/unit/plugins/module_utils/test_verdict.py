@@ -126,6 +126,29 @@ def test_out_of_memory_before_the_last_progress_is_over():
     assert "gpu_oom" not in [cause for cause, _host in causes(judge({"a": node(log=log)}))]
 
 
+def test_a_trainer_that_was_just_started_is_not_said_to_move():
+    starting = {"verdict": "starting", "running": True, "trainers": [], "reason": "started 2 s ago"}
+    result = judge({"a": node(progress=starting)})
+    assert result.stalled is False
+    assert "no progress yet" in result.findings[0].summary
+
+
+def test_two_trainers_on_one_node_are_told():
+    twice = {**PROGRESSING, "problems": [{"code": "duplicate_trainers", "message": "pid 7 and pid 8"}]}
+    assert ("duplicate_trainers", "a") in causes(judge({"a": node(progress=twice)}))
+
+
+def test_a_module_that_crashed_is_no_healthy_node():
+    crashed = {"failed": False, "msg": "MODULE FAILURE"}
+    result = judge({"a": crashed})
+    assert result.stalled is None
+    assert causes(result) == [("probe_failed", "a")]
+
+
+def test_nothing_running_where_not_all_could_be_seen_is_unknown():
+    assert judge({"a": node(), "b": {"unreachable": True}}).stalled is None
+
+
 def test_two_nodes_training_one_config_is_found():
     result = judge({"a": node(progress=PROGRESSING), "b": node(progress=PROGRESSING)})
     assert ("duplicate_trainers", None) in causes(result)
@@ -157,7 +180,7 @@ def test_lines_read_top_down():
 
 def test_a_moving_training_needs_no_next_command():
     lines = verdict_lines(judge({"a": node(progress=PROGRESSING)}).as_dict())
-    assert lines[0] == "hex8_2p: training moves"
+    assert lines[0] == "hex8_2p: training is not stalled"
     assert not any(line.startswith("next:") for line in lines)
 
 
