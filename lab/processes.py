@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 PROC = pathlib.Path("/proc")
+# Seconds that a process may stay in uninterruptible sleep before it is taken as it is.
+SETTLE = 0.3
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ def pids(proc: pathlib.Path = PROC) -> List[int]:
 
 def read(pid: int, proc: pathlib.Path = PROC, host_pid: Optional[int] = None) -> Optional[Process]:
     """One process, or None when it is gone."""
+    process = _read(pid, proc, host_pid)
+    # A trainer that writes to the disk is in uninterruptible sleep for a moment, and has no arguments then.
+    end = time.monotonic() + SETTLE
+    while process is not None and process.state == "D" and time.monotonic() < end:
+        time.sleep(0.005)
+        process = _read(pid, proc, host_pid)
+    return process
+
+
+def _read(pid: int, proc: pathlib.Path, host_pid: Optional[int]) -> Optional[Process]:
     try:
         stat = (proc / str(pid) / "stat").read_text(errors="replace")
         # The name may hold blanks and brackets; the last bracket ends it.
