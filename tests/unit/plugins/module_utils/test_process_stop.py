@@ -222,7 +222,7 @@ def test_a_number_that_another_process_has_now_is_not_signalled(tree):
     assert started.poll() is None
 
 
-@pytest.mark.parametrize("pid", [1, os.getpid()])
+@pytest.mark.parametrize("pid", [1, os.getpid()], ids=["first", "itself"])
 def test_never_itself_nor_the_first_process(tree, pid):
     tree.train()
     (found,) = processes(tree)
