@@ -571,14 +571,17 @@ def test_an_ordinary_user_has_a_lab_too():
         argv = [*prefix, python, "-m", "lab", words[0], "--dir", str(directory), *words[1:]]
         return subprocess.run(argv, cwd="/", env=env, capture_output=True, text=True, timeout=120, check=False)
 
+    missing = None
     try:
-        probe = subprocess.run(
-            [*prefix, python, "-c", "import numpy, lab"], cwd="/", env=env, capture_output=True, check=False
-        )
+        probe = [*prefix, python, "-c", "import numpy, lab"]
+        if subprocess.run(probe, cwd="/", env=env, capture_output=True, timeout=60, check=False).returncode:
+            missing = "an ordinary user cannot read the checkout and its packages"
     except OSError as exc:
-        pytest.skip(f"no Python for an ordinary user: {exc}")
-    if probe.returncode:
-        pytest.skip("an ordinary user cannot read the checkout and its packages")
+        missing = f"no Python for an ordinary user: {exc}"
+    if missing:
+        directory.rmdir()
+        home.rmdir()
+        pytest.skip(missing)
     try:
         refused = run("up", "--driver", "netns", "--nodes", "1")
         assert refused.returncode == 1
