@@ -35,6 +35,12 @@ def lab():
 @pytest.fixture
 def healthy(lab):
     """A lab that trains; started anew only where a test before has broken it."""
-    if not lab.directory.joinpath("inventory").exists() or len(lab.trainers()) != 1:
+    if not lab.directory.joinpath("inventory").exists() or not is_healthy(lab.status()["nodes"]):
         lab.fresh()
     return lab
+
+
+def is_healthy(nodes: list[dict]) -> bool:
+    """One trainer, and every orchestrator answers."""
+    trainers = sum(node["trainer_pid"] is not None for node in nodes)
+    return trainers == 1 and all(node["orchestrator_healthy"] for node in nodes)

@@ -79,6 +79,19 @@ def test_stopped_orchestrator(lab):
     assert "-e restart_via=direct" in play.flat
     assert "Nothing was touched" in play.flat
     assert set(play.changed.values()) <= {0}, play.output
+    # What the refusal advises works.
+    play = lab.play("full_recovery", "-e", "restart_via=direct")
+    assert play.rc == 0, play.output
+    assert len(lab.trainers()) == 1
+
+
+def test_limit_leaves_the_job_of_another_node_alone(untouched):
+    busy = untouched.trainers()[0][0]
+    idle = next(node["name"] for node in untouched.status()["nodes"] if node["name"] not in (busy, "coordinator-1"))
+    play = untouched.play("full_recovery", "-l", idle)
+    assert play.rc != 0
+    assert f"A job of hex8_2p is with {busy}" in play.flat
+    assert set(play.changed.values()) == {0}, play.output
 
 
 def test_unreachable_node_stops_the_run_and_exclude_goes_on(lab):
