@@ -165,9 +165,14 @@ class TestCleanStaged:
         self.old(dest.parent / "square8_2p.npz", dead_pid())
         assert clean_staged(str(dest), now=time.time() + 7200) == []
 
-    def test_finds_names_that_had_to_be_cut(self, tmp_path):
+    @pytest.mark.parametrize("digits", [1, 4, 7])
+    def test_finds_names_that_had_to_be_cut(self, tmp_path, monkeypatch, digits):
         path = tmp_path / ("n" * 250)
-        staged = staged_path(str(path)).replace(f"-{os.getpid()}-", f"-{dead_pid()}-")
+        # Never the pid of this process with another one put in: a longer one would make the name too long.
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 10**digits - 1)
+            staged = staged_path(str(path))
+        monkeypatch.setattr(_atomic, "_alive", lambda pid: pid != 10**digits - 1)
         pathlib.Path(staged).write_bytes(b"")
         assert clean_staged(str(path), now=time.time() + 7200) == [staged]
 
