@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
-.PHONY: help demo test lint build clean
+.PHONY: help demo test soak lint bench build clean
 
 help: ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -12,13 +12,21 @@ test: ## run every test
 	@tools/setup.sh test
 	@tools/test.sh
 
+soak: ## run the random tests in full count; SOAK_SEED=… repeats a run
+	@tools/setup.sh test
+	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH SOAK=1 .venv/bin/python -m pytest -q -rP -n 2 -m soak tests/unit
+
 lint: ## run the linters alone
 	@tools/setup.sh test
 	@tools/lint.sh
+
+bench: ## measure the verification of files side by side with other tools (benchmarks/README.md)
+	@tools/setup.sh benchmarks
+	@.venv-benchmarks/bin/python benchmarks/files.py $(ARGS)
 
 build: ## build the collection's tarball
 	@tools/setup.sh lab
 	@mkdir -p build && .venv/bin/ansible-galaxy collection build --force --output-path build .
 
 clean: ## remove what setup and build made
-	rm -rf .venv .venv-2.21 build .ansible .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-2.21 .venv-benchmarks build .ansible .pytest_cache .ruff_cache .hypothesis

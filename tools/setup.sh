@@ -1,14 +1,24 @@
 #!/bin/sh
-# Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests.
+# Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests,
+# `tools/setup.sh benchmarks` for the benchmarks, which have a .venv-benchmarks of their own.
 # As root it installs missing Debian packages; without root it says what it goes on without. Run again at will.
 set -eu
 
-what=${1:?usage: tools/setup.sh lab|test}
+what=${1:?usage: tools/setup.sh lab|test|benchmarks}
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv=$here/.venv
 requirements=$here/requirements/$what.txt
 packages="iproute2 openssh-server rsync"
-[ "$what" = lab ] || packages="$packages redis-server"
+without="the lab goes on with its 'local' driver; what needs the packages is skipped and says so"
+case $what in
+    lab) ;;
+    benchmarks)
+        venv=$here/.venv-benchmarks
+        packages=unzip
+        without="the benchmarks go on without them and say so"
+        ;;
+    *) packages="$packages redis-server" ;;
+esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -62,7 +72,7 @@ if [ -n "$missing" ]; then
         install_packages $missing
     else
         say "not root, so these Debian packages stay missing: $missing"
-        say "the lab goes on with its 'local' driver; what needs the packages is skipped and says so"
+        say "$without"
     fi
 fi
 
@@ -74,7 +84,7 @@ if [ ! -e "$stamp" ]; then
         [ "$(id -u)" -eq 0 ] || { say "$python has no venv module. Ask for the package python$version-venv."; exit 1; }
         install_packages "python$version-venv"
     fi
-    say "preparing .venv with $requirements (once)"
+    say "preparing ${venv##*/} with $requirements (once)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
     touch "$stamp"

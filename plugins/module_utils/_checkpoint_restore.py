@@ -42,6 +42,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._zip import show
 
 MAX_MATCHES = 10_000
 MAX_CANDIDATES = 100
+MAX_SIDECAR = 4096
 LOCK_TIMEOUT = 60.0
 LOCK_POLL = 0.1
 QUARANTINED = re.compile(r"\.corrupt-\d{8}T\d{6}Z")
@@ -253,7 +254,7 @@ def _verify(path: str, seen: Dict) -> Checkpoint:
     """Verify in full, once for as long as neither the file nor its sidecar changes."""
     key = (path, _stamp(path), _stamp(path + SIDECAR_SUFFIX))
     if key[1] is None or key not in seen:
-        report = verify(path, checksum=True)
+        report = verify(path, checksum=True, scan_values=True)
         seen[key] = report
     return seen[key]
 
@@ -508,7 +509,9 @@ def _apply(request: RestoreRequest, plan: _Plan, moment: float) -> RestoreResult
             if entry.path == request.path:
                 quarantined.append(_second_name(entry, request, plan, moment))
         previous = _atomic.keep_previous(request.path) if result.previous is not None else None
-        _drop_sidecar(request.path, quarantined[0].to if quarantined else None)
+        if quarantined:
+            # The sidecar stays until the file is replaced: it may be all that tells of the damage.
+            _copy_sidecar(request.path, quarantined[0].to)
         _atomic.replace_file(staged, request.path, mode)
     except BaseException:
         for entry in quarantined:
@@ -646,8 +649,7 @@ def _undo(entry: Quarantined) -> None:
     else:
         return  # replaced already
     _atomic.discard(f"{entry.to}.json")
-    if os.path.lexists(entry.to + SIDECAR_SUFFIX):
-        os.rename(entry.to + SIDECAR_SUFFIX, entry.path + SIDECAR_SUFFIX)
+    _atomic.discard(entry.to + SIDECAR_SUFFIX)
 
 
 def _move_aside(entry: Quarantined, request: RestoreRequest, plan: _Plan, moment: float) -> Quarantined:
@@ -658,19 +660,29 @@ def _move_aside(entry: Quarantined, request: RestoreRequest, plan: _Plan, moment
     except OSError as exc:
         _atomic.discard(f"{entry.to}.json")
         raise explain("quarantine", entry.path, exc) from exc
-    _drop_sidecar(entry.path, entry.to)
+    _move_sidecar(entry.path, entry.to)
     _atomic.sync_directory(entry.path)
     return entry
 
 
-def _drop_sidecar(path: str, to: Optional[str]) -> None:
-    """Take the sidecar away from a name: with the quarantined file, or for good."""
+def _copy_sidecar(path: str, to: str) -> None:
+    """Give the quarantined file a sidecar of its own, where the damaged one has one that can be read."""
+    sidecar = path + SIDECAR_SUFFIX
+    if _regular(sidecar) is None:
+        return
+    fd = _atomic.open_regular(sidecar)
+    try:
+        text = os.read(fd, MAX_SIDECAR)
+    finally:
+        os.close(fd)
+    # Not staged: a run that is killed here does it again.
+    _write(to + SIDECAR_SUFFIX, os.fsdecode(text))
+
+
+def _move_sidecar(path: str, to: str) -> None:
     sidecar = path + SIDECAR_SUFFIX
     try:
-        if to is None:
-            os.unlink(sidecar)
-        else:
-            os.rename(sidecar, to + SIDECAR_SUFFIX)
+        os.rename(sidecar, to + SIDECAR_SUFFIX)
     except FileNotFoundError:
         pass
     except OSError as exc:

@@ -9,6 +9,7 @@ util is private to the collection.
 
 from __future__ import annotations
 
+import ast
 import re
 import struct
 from dataclasses import dataclass
@@ -21,17 +22,24 @@ MAX_HEADER = 10_000
 HEAD_BYTES = 12 + MAX_HEADER
 MAX_DIMENSIONS = 64
 MAX_BYTES = 1 << 63
+# Bytes of one element, and the length of an array inside an element.
+MAX_ELEMENT = (1 << 31) - 1
+OBJECT_BYTES = 8
 MAX_DEPTH = 16
 MAX_FIELDS = 500
 KEYS = {"descr", "fortran_order", "shape"}
 
+# The escapes that repr() writes.
+_ESCAPE = r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"""
 _TOKEN = re.compile(
-    r"""[ \t\r\n]*(?:(?P<string>'(?:[^'\\\r\n]|\\.)*'|"(?:[^"\\\r\n]|\\.)*")"""
-    r"""|(?P<integer>-?(?:0{1,20}|[1-9][0-9]{0,19}))L?(?![0-9A-Za-z_])|(?P<word>[A-Za-z_]+)|(?P<sign>[][(){},:]))"""
+    rf"""[ \t\r\n]*(?:(?P<string>'(?:[^'\\\r\n]|{_ESCAPE})*'|"(?:[^"\\\r\n]|{_ESCAPE})*")"""
+    r"""|(?P<integer>-?(?:0{1,20}|[1-9][0-9]{0,19}))(?P<long>L?)(?![0-9A-Za-z_])"""
+    r"""|(?P<word>[A-Za-z_]+)|(?P<sign>[][(){},:]))"""
 )
 _WORDS = {"True": True, "False": False, "None": None}
 _DESCR = re.compile(
-    r"\A(?P<order>[<>|=])(?P<kind>[biufcmMOSUV])(?P<size>[0-9]{1,10})?(?P<unit>\[[0-9A-Za-z/]{1,20}\])?\Z"
+    r"\A(?P<order>[<>|=])(?P<kind>[biufcmMOSUV])(?P<size>0|[1-9][0-9]{0,9})?"
+    r"(?P<unit>\[(?:[1-9][0-9]{0,8})?(?:[YMWDhms]|[munpfa]s)\])?\Z"
 )
 _NAMES = {"i": "int", "u": "uint", "f": "float", "c": "complex"}
 # Bytes of one element, by kind; numbers of any other width do not exist.
@@ -39,8 +47,8 @@ _WIDTHS = {
     "b": (1,),
     "i": (1, 2, 4, 8),
     "u": (1, 2, 4, 8),
-    "f": (2, 4, 8, 12, 16),
-    "c": (8, 16, 24, 32),
+    "f": (2, 4, 8, 16),
+    "c": (8, 16, 32),
     "m": (8,),
     "M": (8,),
     "O": (),
@@ -109,7 +117,7 @@ def parse_header(data: bytes) -> Header:
         text = raw.decode("utf-8" if version >= (3, 0) else "latin-1")
     except UnicodeDecodeError as exc:
         raise HeaderError("header_damaged", "the header is not UTF-8") from exc
-    value = _Literal(text).read()
+    value = _Literal(text, python2=version < (3, 0)).read()
     if not isinstance(value, dict) or set(value) != KEYS:
         raise HeaderError("header_damaged", "the header does not have exactly the keys descr, fortran_order and shape")
     if not isinstance(value["fortran_order"], bool):
@@ -139,10 +147,14 @@ def _prefix(data: bytes) -> Tuple[Tuple[int, int], int, int]:
 
 
 class _Literal:
-    """A reader for the literals that numpy writes: dict, tuple, list, str, int, True, False and None."""
+    """A reader for the literals that numpy writes: dict, tuple, list, str, int, True, False and None.
 
-    def __init__(self, text: str):
+    Under Python 2 it also wrote integers with an L behind them.
+    """
+
+    def __init__(self, text: str, python2: bool):
         self._text = text
+        self._python2 = python2
         self._at = 0
 
     def read(self) -> Any:
@@ -156,10 +168,13 @@ class _Literal:
 
     def _next(self) -> Tuple[str, str]:
         match = _TOKEN.match(self._text, self._at)
-        if match is None or match.lastgroup is None:
+        if match is None:
+            raise self._unreadable()
+        kind = "integer" if match.lastgroup == "long" else str(match.lastgroup)
+        if match.group("long") and not self._python2:
             raise self._unreadable()
         self._at = match.end()
-        return match.lastgroup, match.group(match.lastgroup)
+        return kind, match.group(kind)
 
     def _accept(self, sign: str) -> bool:
         match = _TOKEN.match(self._text, self._at)
@@ -173,7 +188,7 @@ class _Literal:
             raise HeaderError("header_damaged", f"the header is nested more than {MAX_DEPTH} deep")
         kind, text = self._next()
         if kind == "string":
-            return text[1:-1]
+            return self._string(text)
         if kind == "integer":
             return int(text)
         if kind == "word" and text in _WORDS:
@@ -186,6 +201,14 @@ class _Literal:
             items, comma = self._items(")", depth)
             return tuple(items) if comma or not items else items[0]
         raise self._unreadable()
+
+    def _string(self, text: str) -> str:
+        if "\\" not in text:
+            return text[1:-1]
+        try:
+            return ast.literal_eval(text)  # nothing but a string, as the token says
+        except (SyntaxError, ValueError) as exc:
+            raise self._unreadable() from exc
 
     def _items(self, end: str, depth: int) -> Tuple[List[Any], bool]:
         items: List[Any] = []
@@ -242,7 +265,7 @@ def _plain(descr: str) -> ElementType:
         raise HeaderError("unknown_dtype", f"the element type {descr[:40]!r} is not known")
     order, kind, digits, unit = match.group("order", "kind", "size", "unit")
     # Every machine that trains is little-endian.
-    order = "<" if order == "=" else order
+    order = ">" if order == ">" else "<"
     if unit and kind not in "mM":
         raise HeaderError("unknown_dtype", f"the element type {descr[:40]!r} is not known")
     if kind == "O" and digits in (None, "8"):
@@ -251,6 +274,8 @@ def _plain(descr: str) -> ElementType:
     if number is None or (kind in _WIDTHS and number not in _WIDTHS[kind]):
         raise HeaderError("unknown_dtype", f"the element type {descr[:40]!r} is not known")
     size = number * 4 if kind == "U" else number
+    if size > MAX_ELEMENT:
+        raise HeaderError("unknown_dtype", f"an element of type {descr[:40]!r} is larger than numpy allows")
     if kind in "SV" or size == 1:
         order = "|"
     return ElementType(_name(kind, number, order, unit or ""), size, kind, order)
@@ -272,35 +297,42 @@ def _measure(descr: Any, depth: int) -> Tuple[int, str]:
         raise HeaderError("unknown_dtype", "the element type is nested too deep")
     if isinstance(descr, str):
         element = _plain(descr)
-        return element.size or 0, element.kind
+        return OBJECT_BYTES if element.size is None else element.size, element.kind
     if isinstance(descr, tuple) and len(descr) == 2:
         return _repeated(descr[0], descr[1], depth)
-    if not isinstance(descr, list) or not descr or len(descr) > MAX_FIELDS:
+    if not isinstance(descr, list) or len(descr) > MAX_FIELDS:
         raise HeaderError("unknown_dtype", "the element type is neither plain nor a list of fields")
     total, kinds = 0, ""
     names: Set[str] = set()
     for field in descr:
-        if not isinstance(field, tuple) or len(field) not in (2, 3) or not _new_name(field[0], names):
+        if not isinstance(field, tuple) or len(field) not in (2, 3) or not _new_name(field, names):
             raise HeaderError("unknown_dtype", "a field of the element type is not (name, type) or (name, type, shape)")
-        size, parts = _repeated(field[1], field[2] if len(field) == 3 else (), depth)
+        size, parts = _measure(field[1], depth + 1) if len(field) == 2 else _repeated(field[1], field[2], depth)
         total += size
         kinds += parts
+    if total > MAX_ELEMENT:
+        raise HeaderError("unknown_dtype", f"an element of {total} bytes is larger than numpy allows")
     return total, kinds
 
 
 def _repeated(descr: Any, shape: Any, depth: int) -> Tuple[int, str]:
     size, kinds = _measure(descr, depth + 1)
-    for length in _shape(shape if isinstance(shape, tuple) else (shape,)):
+    lengths = _shape(shape if isinstance(shape, tuple) else (shape,))
+    if not size:
+        raise HeaderError("unknown_dtype", "an array inside an element has elements without a size")
+    for length in lengths:
         size *= length
+    if max((size, *lengths)) > MAX_ELEMENT:
+        raise HeaderError("unknown_dtype", f"an array of shape {lengths} inside an element is larger than numpy allows")
     return size, kinds
 
 
-def _new_name(name: Any, seen: Set[str]) -> bool:
+def _new_name(field: Any, seen: Set[str]) -> bool:
     """Whether it is a field name, or a title with one, that no other field has; padding has none."""
-    parts = name if isinstance(name, tuple) and len(name) == 2 else (name,)
-    for part in parts:
+    if field[0] == "" and isinstance(field[1], str) and field[1][1:2] == "V":
+        return True
+    for part in field[0] if isinstance(field[0], tuple) and len(field[0]) == 2 else field[:1]:
         if not isinstance(part, str) or part in seen:
             return False
-        if part:
-            seen.add(part)
+        seen.add(part)
     return True

@@ -4,37 +4,56 @@
 """Say whether a training file (``.npz``) can be trained on, without numpy and without loading an array.
 
 ``quick`` reads the directory and the first bytes of each array, so that its cost does not grow with the file; ``full``
-reads everything once in bounded memory and compares every checksum that the file carries. Arrays of Python objects are
-reported and never unpickled. This util is private to the collection.
+reads everything once, several arrays side by side, in bounded memory, and compares every checksum that the file
+carries. Arrays of Python objects are reported and never unpickled. This util is private to the collection.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import struct
+import time
 import zipfile
-from array import array
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import sha256_file
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._float_scan import FloatCounts
 from ansible_collections.ringrift.recovery.plugins.module_utils._npy import (
     HEAD_BYTES,
     Header,
     HeaderError,
     parse_header,
 )
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_metadata import MAX_PICKLE, NAME, read_metadata
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_report import (
+    DEPTHS,
+    FULL,
+    QUICK,
+    ArrayInfo,
+    Checksums,
+    TrainingFile,
+    ValueScan,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_values import (
+    Content,
+    Wanted,
+    index_of,
+    may_hold_floats,
+    numbers_in,
+    read_content,
+    scalar,
+    text,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._parallel import each
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import (
     ERROR,
     WARNING,
     Problem,
-    as_dicts,
-    has_errors,
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._zip import (
     Container,
@@ -45,9 +64,6 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._zip import (
     shown,
 )
 
-QUICK = "quick"
-FULL = "full"
-DEPTHS = (QUICK, FULL)
 # What the trainer refuses to start without, or below.
 REQUIRED = ("features", "values")
 MIN_SAMPLES = 100
@@ -81,108 +97,13 @@ PER_SAMPLE = frozenset(
 )
 # A value that is not finite in one of these ends the training run.
 FINITE = ("features", "globals", "values", "values_mp")
-FINITE_BYTES = 64 << 20
+# There is nothing to learn from these where they are all zero; ratings and the like may well be.
+NOT_ZERO = ("features", "values", "policy_values")
 SPATIAL = {"square8": 8, "square19": 19, "hex8": 9, "hexagonal": 25}
 CHECKSUMS = "data_checksums"
 CHECKSUMS_BYTES = 4 << 20
-MAX_ARRAYS = 256
+MAX_ARRAYS = 1000
 SCALAR_BYTES = 4096
-CHUNK = 1 << 20
-_TYPECODES = {
-    ("i", 1): "b",
-    ("u", 1): "B",
-    ("i", 2): "h",
-    ("u", 2): "H",
-    ("i", 4): "i",
-    ("u", 4): "I",
-    ("i", 8): "q",
-    ("u", 8): "Q",
-    ("f", 2): "e",
-    ("f", 4): "f",
-    ("f", 8): "d",
-}
-
-
-@dataclass(frozen=True)
-class ArrayInfo:
-    """One array: ``size`` is its bytes with header, ``compressed`` its bytes in the file."""
-
-    name: str
-    shape: Tuple[int, ...]
-    dtype: str
-    object: bool
-    size: int
-    compressed: int
-
-    def as_dict(self) -> Dict[str, Any]:
-        return {
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "object": self.object,
-            "size": self.size,
-            "compressed": self.compressed,
-        }
-
-
-@dataclass(frozen=True)
-class Checksums:
-    """The SHA-256 of each array that the exporter wrote into the file, and what came of them.
-
-    ``skipped`` are arrays that cannot be compared without unpickling them or reordering them in memory.
-    """
-
-    recorded: int
-    verified: int
-    skipped: Tuple[str, ...]
-
-    def as_dict(self) -> Dict[str, Any]:
-        return {"recorded": self.recorded, "verified": self.verified, "skipped": list(self.skipped)}
-
-
-@dataclass(frozen=True)
-class TrainingFile:
-    """What a training file holds and what is wrong with it."""
-
-    path: str
-    depth: str
-    size: int
-    mtime: float
-    samples: Optional[int]
-    arrays: Tuple[ArrayInfo, ...]
-    scalars: Mapping[str, Any]
-    problems: Tuple[Problem, ...]
-    checksums: Optional[Checksums] = None
-    sha256: Optional[str] = None
-
-    @property
-    def valid(self) -> bool:
-        """Whether nothing was found that makes it unfit for training, as deep as it was looked into."""
-        return not has_errors(self.problems)
-
-    def reasons(self) -> str:
-        """What makes it invalid, in one line."""
-        messages = [
-            f"{problem.member}: {problem.message}" if problem.member else problem.message
-            for problem in self.problems
-            if problem.severity == ERROR
-        ]
-        more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
-        return "; ".join(messages[:3]) + more
-
-    def as_dict(self) -> Dict[str, Any]:
-        return {
-            "path": self.path,
-            "depth": self.depth,
-            "valid": self.valid,
-            "problems": as_dicts(self.problems),
-            "samples": self.samples,
-            "arrays": {info.name: info.as_dict() for info in self.arrays},
-            "scalars": dict(self.scalars),
-            "size": self.size,
-            "mtime": self.mtime,
-            "checksums": None if self.checksums is None else self.checksums.as_dict(),
-            "sha256": self.sha256,
-        }
 
 
 def inspect(
@@ -193,6 +114,7 @@ def inspect(
     min_samples: Optional[int] = None,
     arrays: Optional[Sequence[str]] = None,
     checksum: bool = False,
+    scan_values: bool = False,
 ) -> TrainingFile:
     """Look into a training file.
 
@@ -201,29 +123,39 @@ def inspect(
     :param min_samples: fewer samples are a problem
     :param arrays: what must be in it; ``features`` and ``values`` where not given
     :param checksum: whether to work out the SHA-256 of the whole file as well
+    :param scan_values: whether to look at every floating-point number; needs ``full``
     :raises MissingFileError: the file does not exist
     :raises RecoveryError: the file cannot be read, or is written to meanwhile
     """
     if depth not in DEPTHS:
         raise RecoveryError(f"depth is {depth!r}; give {QUICK} or {FULL}.")
+    if scan_values and depth != FULL:
+        raise RecoveryError(f"scan_values needs every byte, but depth is {depth}. Set depth to {FULL}.")
     container = open_container(path)
     look = _Look(container, config)
     look.structure()
-    look.read_arrays(full=depth == FULL)
+    look.read_heads()
+    if depth == FULL:
+        look.read_all(scan_values, checksum)
+    elif checksum:
+        look.sha256 = sha256_file(path)
     look.judge(samples_from, REQUIRED if arrays is None else arrays, min_samples)
-    digest = sha256_file(path) if checksum else None
     _check_unchanged(container)
+    mtime = container.identity[3] / 1e9
     return TrainingFile(
         path=path,
         depth=depth,
         size=container.size,
-        mtime=container.identity[3] / 1e9,
+        mtime=mtime,
+        age=round(time.time() - mtime, 3),
         samples=look.samples,
         arrays=tuple(found.info for found in look.found.values()),
         scalars=look.scalars,
         problems=look.findings.as_tuple(),
+        metadata=look.metadata,
         checksums=look.checksums,
-        sha256=digest,
+        value_scan=look.value_scan,
+        sha256=look.sha256,
     )
 
 
@@ -233,6 +165,13 @@ class _Found:
     header: Header
     info: ArrayInfo
     whole: bool = True
+
+
+class _Job(NamedTuple):
+    """A part of the file to read: its length, and what reads it."""
+
+    cost: int
+    run: Callable[[], Any]
 
 
 @dataclass
@@ -245,8 +184,12 @@ class _Look:
     found: Dict[str, _Found] = field(default_factory=dict)
     scalars: Dict[str, Any] = field(default_factory=dict)
     players: Set[int] = field(default_factory=set)
+    others: List[Member] = field(default_factory=list)
     samples: Optional[int] = None
+    metadata: Optional[Mapping[str, Any]] = None
     checksums: Optional[Checksums] = None
+    value_scan: Optional[ValueScan] = None
+    sha256: Optional[str] = None
 
     def structure(self) -> None:
         """What the container itself shows."""
@@ -275,26 +218,25 @@ class _Look:
             message = f"numpy cannot read it: {shown(str(exc))}"
             self.findings.add("not_readable", message, name)
 
-    def read_arrays(self, full: bool) -> None:
-        """Headers and scalars, and at full depth every byte."""
+    def read_heads(self) -> None:
+        """Headers and single values, whose cost does not grow with the file."""
         if len(self.container.members) > MAX_ARRAYS:
             message = f"it holds {len(self.container.members)} members; only the first {MAX_ARRAYS} were looked into"
             self.findings.add("too_many_members", message)
         for member in self.container.members[:MAX_ARRAYS]:
-            self._read_header(member, full)
+            self._read_header(member)
         for found in self.found.values():
             self._read_scalar(found)
-        recorded = self._recorded_checksums() if full else None
-        if full:
-            self._read_all(recorded or {})
-        else:
-            self._first_player()
+        self._read_metadata()
+        self._first_player()
 
-    def _read_header(self, member: Member, full: bool) -> None:
+    def _read_header(self, member: Member) -> None:
         if not member.name.endswith(".npy"):
-            self.findings.add("unexpected_member", "it is not an array", member.name, member.offset, WARNING)
-            if full:
-                self.findings.extend(self.container.check(member))
+            self.others.append(member)
+            message, severity = "it is not an array", WARNING
+            if self.container.member(f"{member.name}.npy") is not None:
+                message, severity = "numpy would read it in place of the array of that name", ERROR
+            self.findings.add("unexpected_member", message, member.name, member.offset, severity)
             return
         name = member.name[: -len(".npy")]
         try:
@@ -335,9 +277,29 @@ class _Look:
         data = self._read_whole(found)
         if data is None:
             return
-        value = _scalar(data, found.header)
+        value = scalar(data, found.header)
         if value is not None:
             self.scalars[found.info.name] = value
+
+    def _read_metadata(self) -> None:
+        found = self.found.get(NAME)
+        if found is None or not found.info.object or found.header.shape:
+            return
+        if found.member.size > MAX_PICKLE:
+            message = f"its pickle of {found.member.size} bytes is longer than the {MAX_PICKLE} that are looked at"
+            self.findings.add("metadata_unreadable", message, found.member.name, severity=WARNING)
+            return
+        data = self._read_whole(found)
+        if data is None:
+            return
+        report = read_metadata(data)
+        self.metadata = report.values
+        if report.dangerous:
+            message = f"numpy.load(allow_pickle=True) would run {', '.join(report.dangerous[:5])}: do not load it"
+            self.findings.add("dangerous_pickle", message, found.member.name)
+        elif report.values is None:
+            message = "it is not the dict that the exporter writes"
+            self.findings.add("metadata_unreadable", message, found.member.name, severity=WARNING)
 
     def _read_whole(self, found: _Found) -> Optional[bytes]:
         """The elements of a small array; None, and a problem noted, where they are damaged."""
@@ -347,12 +309,12 @@ class _Look:
             # One byte more than there is, so that the checksum is compared as well.
             return self.container.read(found.member, found.member.size + 1)[found.header.data_offset :]
         except ContainerError as exc:
-            self._note_damage(found, exc)
+            self._note_damage(found, exc.problem)
             return None
 
-    def _note_damage(self, found: _Found, exc: ContainerError) -> None:
+    def _note_damage(self, found: _Found, problem: Problem) -> None:
         found.whole = False
-        self.findings.extend([exc.problem])
+        self.findings.extend([problem])
 
     def _first_player(self) -> None:
         found = self.found.get("num_players")
@@ -362,22 +324,22 @@ class _Look:
         try:
             data = self.container.read(found.member, end)[found.header.data_offset :]
         except ContainerError as exc:
-            self._note_damage(found, exc)
+            self._note_damage(found, exc.problem)
             return
-        self.players.update(_numbers(data, found.header) or ())
+        self.players.update(numbers_in(data, found.header) or ())
 
     def _recorded_checksums(self) -> Optional[Dict[str, str]]:
         found = self.found.get(CHECKSUMS)
         if found is None:
             return None
-        text = None
+        recorded_text = None
         if not found.header.shape and not found.info.object and found.member.size <= CHECKSUMS_BYTES:
             data = self._read_whole(found)
             if data is None:
                 return None
-            text = _text(data, found.header)
+            recorded_text = text(data, found.header)
         try:
-            recorded = json.loads(text or "")
+            recorded = json.loads(recorded_text or "")
         except (ValueError, RecursionError):
             recorded = None
         if not isinstance(recorded, dict) or not all(isinstance(value, str) for value in recorded.values()):
@@ -385,38 +347,83 @@ class _Look:
             return None
         return recorded
 
-    def _read_all(self, recorded: Dict[str, str]) -> None:
+    def read_all(self, scan_values: bool, checksum: bool) -> None:
+        """Every byte, once, the parts of the file side by side; what is found is noted in the order of the file."""
+        recorded = self._recorded_checksums() or {}
+        whole = {name: found for name, found in self.found.items() if found.whole}
+        jobs = [
+            _Job(found.member.size, partial(self._read_content, name, found, name in recorded, scan_values))
+            for name, found in whole.items()
+        ]
+        jobs += [_Job(member.size, partial(self.container.check, member)) for member in self.others]
+        if checksum:
+            jobs.append(_Job(self.container.size, partial(sha256_file, self.container.path)))
+        results = each(lambda job: job.run(), jobs, cost=lambda job: job.cost)
+        if checksum:
+            self.sha256 = results.pop()
+        contents: Dict[str, Content] = dict(zip(whole, results))
+        for name, content in contents.items():
+            if content.damage is not None:
+                self._note_damage(whole[name], content.damage)
+            self.players.update(content.numbers)
+        for problems in results[len(whole) :]:
+            self.findings.extend(problems)
+        if CHECKSUMS in self.found:
+            self._compare_checksums(recorded, contents)
+        if scan_values:
+            self._judge_values(contents)
+
+    def _read_content(self, name: str, found: _Found, digest: bool, floats: bool) -> Content:
+        wanted = Wanted(digest, numbers=name == "num_players", floats=floats)
+        return read_content(self.container, found.member, found.header, wanted)
+
+    def _compare_checksums(self, recorded: Mapping[str, str], contents: Mapping[str, Content]) -> None:
         verified = 0
         skipped: List[str] = []
-        for name, found in self.found.items():
-            if not found.whole:
+        for name, content in contents.items():
+            if name not in recorded or content.damage is not None:
                 continue
-            expected = recorded.get(name)
-            reader = _Reader(found, expected is not None)
-            try:
-                reader.read(self.container)
-            except ContainerError as exc:
-                self._note_damage(found, exc)
-                continue
-            if name == "num_players":
-                self.players.update(reader.numbers)
-            if reader.not_finite is not None:
-                message = f"element {reader.not_finite} is not a finite number; the trainer stops at it"
-                self.findings.add("not_finite", message, found.member.name)
-            if expected is None:
-                continue
-            if reader.digest is None:
+            found = self.found[name]
+            if content.digest is None:
                 skipped.append(found.info.name)
-            elif reader.digest == expected:
+            elif content.digest == recorded[name]:
                 verified += 1
             else:
-                message = f"its SHA-256 is {reader.digest}, but {expected[:64]} is recorded in the file"
+                message = f"its SHA-256 is {content.digest}, but {shown(recorded[name], 64)} is recorded in the file"
                 self.findings.add("checksum_mismatch", message, found.member.name)
-        for name in sorted(set(recorded) - set(self.found))[:MAX_ARRAYS]:
-            if name + ".npy" not in {member.name for member in self.container.members}:
-                self.findings.add("missing_array", "a checksum is recorded for it, but it is not there", name)
-        if CHECKSUMS in self.found:
-            self.checksums = Checksums(len(recorded), verified, tuple(skipped))
+        members = {member.name for member in self.container.members}
+        for name in sorted(name for name in recorded if name not in self.found and f"{name}.npy" not in members):
+            self.findings.add("missing_array", "a checksum is recorded for it, but it is not there", name)
+        self.checksums = Checksums(len(recorded), verified, tuple(skipped))
+
+    def _judge_values(self, contents: Mapping[str, Content]) -> None:
+        scanned: List[str] = []
+        not_scanned: List[str] = []
+        for name, found in self.found.items():
+            counts = contents[name].floats if name in contents else None
+            if counts is not None:
+                scanned.append(found.info.name)
+                self._judge_floats(name, found, counts)
+            elif may_hold_floats(found.header):
+                not_scanned.append(found.info.name)
+        self.value_scan = ValueScan(tuple(scanned), tuple(not_scanned))
+
+    def _judge_floats(self, name: str, found: _Found, counts: FloatCounts) -> None:
+        if counts.first is not None:
+            message = f"it holds {counts.nan} NaN and {counts.infinite} infinite numbers"
+            if not counts.exact:
+                message = f"it holds at least {counts.nan} NaN and {counts.infinite} infinite numbers"
+            if found.header.shape:
+                # A complex number is scanned as two.
+                place = counts.first // (2 if found.header.element.kind == "c" else 1)
+                message += f", the first at index {index_of(place, found.header)}"
+            if name in FINITE:
+                message += "; the trainer stops at it"
+            severity = ERROR if name in FINITE else WARNING
+            self.findings.add("not_finite", message, found.member.name, severity=severity)
+        if counts.zero and name in NOT_ZERO and found.header.count > 1:
+            message = f"all of its {found.header.count} numbers are 0, so there is nothing to learn from it"
+            self.findings.add("all_zero", message, found.member.name, severity=WARNING)
 
     def judge(self, samples_from: str, required: Sequence[str], min_samples: Optional[int]) -> None:
         """Whether the file is what training needs."""
@@ -430,6 +437,10 @@ class _Look:
                 self.findings.add("wrong_dtype", message, self.found[name].member.name)
         self._count(samples_from, min_samples)
         self._judge_lengths(samples_from)
+        counted = (self.metadata or {}).get("sample_count")
+        if self.samples is not None and isinstance(counted, int) and counted != self.samples:
+            message = f"it says that there are {counted} samples, but {samples_from} has {self.samples}"
+            self.findings.add("metadata_disagrees", message, f"{NAME}.npy", severity=WARNING)
         if self.config is not None:
             self._judge_config(self.config)
 
@@ -480,100 +491,6 @@ class _Look:
             if have != width:
                 message = f"its features are {have} wide, but those of {config.board} are {width}"
                 self.findings.add("wrong_config", message, features.member.name)
-
-
-class _Reader:
-    """Reads the elements of one array once, for everything that wants them."""
-
-    def __init__(self, found: _Found, with_digest: bool):
-        self.digest: Optional[str] = None
-        self.not_finite: Optional[int] = None
-        self.numbers: Set[int] = set()
-        self._found = found
-        header = found.header
-        # The recorded checksum is over the elements in C order.
-        comparable = with_digest and not header.element.is_object and not _reordered(header)
-        self._hash = hashlib.sha256() if comparable else None
-        self._wants_numbers = found.info.name == "num_players" and header.element.kind in "iu"
-        self._wants_floats = found.info.name in FINITE and header.element.kind == "f"
-
-    def read(self, container: Container) -> None:
-        header = self._found.header
-        if self._hash is not None:
-            self._hash.update(f"{header.shape}{header.element.name}".encode())
-        skip = header.data_offset
-        rest = b""
-        seen = 0
-        for data in container.stream(self._found.member, CHUNK):
-            if skip:
-                data, skip = data[skip:], max(0, skip - len(data))
-            if self._hash is not None:
-                self._hash.update(data)
-            if self._wants_numbers or (self._wants_floats and seen < FINITE_BYTES):
-                data = rest + data
-                whole = len(data) - len(data) % (header.element.size or 1)
-                rest = data[whole:]
-                self._look(data[:whole], seen // (header.element.size or 1))
-                seen += whole
-        if self._hash is not None:
-            self.digest = self._hash.hexdigest()
-
-    def _look(self, data: bytes, first: int) -> None:
-        values = _numbers(data, self._found.header)
-        if values is None:
-            return
-        if self._wants_numbers:
-            if len(self.numbers) < 64:
-                self.numbers.update(values)
-        elif self.not_finite is None and not math.isfinite(sum(values)):
-            # A sum of large finite numbers may overflow, so look again.
-            for index, value in enumerate(values):
-                if not math.isfinite(value):
-                    self.not_finite = first + index
-                    break
-
-
-def _reordered(header: Header) -> bool:
-    return header.fortran_order and len([length for length in header.shape if length != 1]) > 1
-
-
-def _numbers(data: bytes, header: Header) -> Optional[Sequence[Any]]:
-    """Numbers from raw elements; None where the type is not one that is understood."""
-    code = _TYPECODES.get((header.element.kind, header.element.size or 0))
-    if code is None:
-        return None
-    order = ">" if header.element.order == ">" else "<"
-    if code == "e" or order == ">":
-        return struct.unpack(f"{order}{len(data) // (header.element.size or 1)}{code}", data)
-    values = array(code)
-    values.frombytes(data)
-    return values
-
-
-def _scalar(data: bytes, header: Header) -> Any:
-    """A plain value; None where the type has none."""
-    kind = header.element.kind
-    if kind in "US":
-        text = _text(data, header)
-        return None if text is None else shown(text)
-    if kind == "b":
-        return data[:1] != b"\0"
-    values = _numbers(data, header)
-    if not values:
-        return None
-    value = values[0]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _text(data: bytes, header: Header) -> Optional[str]:
-    if header.element.kind == "S":
-        return data.decode("utf-8", "replace").rstrip("\0")
-    if header.element.kind == "U":
-        encoding = "utf-32-be" if header.element.order == ">" else "utf-32-le"
-        return data.decode(encoding, "replace").rstrip("\0")
-    return None
 
 
 def _unique(names: Iterable[str]) -> List[str]:

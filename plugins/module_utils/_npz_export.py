@@ -230,7 +230,12 @@ def _check_service(request: ExportRequest) -> None:
 def _look(request: ExportRequest) -> Optional[TrainingFile]:
     try:
         return inspect(
-            request.target, depth=FULL, config=request.config, min_samples=request.min_samples, checksum=True
+            request.target,
+            depth=FULL,
+            config=request.config,
+            min_samples=request.min_samples,
+            checksum=True,
+            scan_values=True,
         )
     except MissingFileError:
         return None
@@ -275,7 +280,9 @@ def _judge(request: ExportRequest, output: str, failed: Exported) -> TrainingFil
     :raises ExportError: there is none, or none that can be trained on
     """
     try:
-        report = inspect(output, depth=FULL, config=request.config, min_samples=request.min_samples, checksum=True)
+        report = inspect(
+            output, depth=FULL, config=request.config, min_samples=request.min_samples, checksum=True, scan_values=True
+        )
     except MissingFileError:
         reason = "wrote no file"
     except RecoveryError as exc:

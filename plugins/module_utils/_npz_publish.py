@@ -143,7 +143,7 @@ def look_at(path: str, config: Optional[TrainingConfig], min_samples: int) -> Op
         raise RecoveryError(f"{path} is not a regular file. Check the path.")
     mode = _octal(stat.S_IMODE(status.st_mode))
     try:
-        report = inspect(path, depth=FULL, config=config, min_samples=min_samples, checksum=True)
+        report = inspect(path, depth=FULL, config=config, min_samples=min_samples, checksum=True, scan_values=True)
     except MissingFileError:
         return None
     except RecoveryError as exc:
@@ -229,7 +229,9 @@ def _stage(request: PublishRequest) -> str:
 
 def _examine(request: PublishRequest, path: str) -> TrainingFile:
     """The staged file, read in full; refused where it is not the one that was expected."""
-    report = inspect(path, depth=FULL, config=request.config, min_samples=request.min_samples, checksum=True)
+    report = inspect(
+        path, depth=FULL, config=request.config, min_samples=request.min_samples, checksum=True, scan_values=True
+    )
     if request.sha256 is not None and report.sha256 != request.sha256:
         raise RecoveryError(
             f"{request.src} has SHA-256 {report.sha256}, but {request.sha256} was expected; {request.path} is "

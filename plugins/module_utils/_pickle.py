@@ -4,257 +4,52 @@
 """See what a pickle would build, without building any of it.
 
 The opcodes are followed on a stack of inert nodes. A name that the pickle wants to import stays a name, a call stays a
-record of its arguments, so nothing that a file says is ever imported or run. Opcodes, bytes, line and integer lengths
-are bounded, and no walk recurses. This util is private to the collection.
+record of its arguments, so nothing that a file says is ever imported or run. Opcodes, memory, line and integer lengths
+are bounded, long texts are passed over, and no walk recurses. This util is private to the collection.
 """
 
 from __future__ import annotations
 
-import math
-import pickletools
 import struct
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
 
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_globals import (
+    ALLOWED,
+    DANGEROUS,
+    SUSPICIOUS,
+    classify,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_opcodes import OPCODES, weight_of
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_tree import (
+    MAX_NAMES,
+    Call,
+    Global,
+    Mapping,
+    Opaque,
+    Persistent,
+    StorageRef,
+    TensorRef,
+)
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import ERROR, WARNING, Problem
+from ansible_collections.ringrift.recovery.plugins.module_utils._torch_types import (
+    DTYPES,
+    STORAGE_MODULES,
+    STORAGES,
+    is_float,
+)
 from ansible_collections.ringrift.recovery.plugins.module_utils._zip import Findings, shown
 
-MAX_PICKLE = 64 << 20
-MAX_OPCODES = 3_000_000
+MAX_PICKLE = 256 << 20
+MAX_OPCODES = 1_000_000
+# Bytes that the nodes of one pickle may take, by estimate; the two limits stand for some 40,000 tensors.
+MAX_WEIGHT = 128 << 20
 MAX_LINE = 8192
-MAX_INT_BITS = 128
+# Names that are judged once; more of them are judged each time.
+MAX_IMPORTED = 1000
 MAX_DIMENSIONS = 64
-MAX_WALK = 1_000_000
-MAX_NAMES = 200
-MAX_PATH = 200
 PIECE = 1 << 16
-
-ALLOWED = "allowed"
-SUSPICIOUS = "suspicious"
-DANGEROUS = "dangerous"
-
-# Bytes of one element, by the first part of a storage's class name.
-STORAGES = {
-    "Double": ("float64", 8),
-    "Float": ("float32", 4),
-    "Half": ("float16", 2),
-    "BFloat16": ("bfloat16", 2),
-    "Long": ("int64", 8),
-    "Int": ("int32", 4),
-    "Short": ("int16", 2),
-    "Char": ("int8", 1),
-    "Byte": ("uint8", 1),
-    "Bool": ("bool", 1),
-    "ComplexDouble": ("complex128", 16),
-    "ComplexFloat": ("complex64", 8),
-    "QInt8": ("qint8", 1),
-    "QUInt8": ("quint8", 1),
-    "QInt32": ("qint32", 4),
-    "QUInt4x2": ("quint4x2", 1),
-    "QUInt2x4": ("quint2x4", 1),
-    "Untyped": ("uint8", 1),
-    "_Untyped": ("uint8", 1),
-}
-DTYPES = {
-    **dict(STORAGES.values()),
-    "complex32": 4,
-    "uint16": 2,
-    "uint32": 4,
-    "uint64": 8,
-    "bits8": 1,
-    "bits16": 2,
-    "bits1x8": 1,
-    "bits2x4": 1,
-    "bits4x2": 1,
-    "float8_e4m3fn": 1,
-    "float8_e4m3fnuz": 1,
-    "float8_e5m2": 1,
-    "float8_e5m2fnuz": 1,
-    "float8_e8m0fnu": 1,
-    "float4_e2m1fn_x2": 1,
-    **{f"{sign}int{bits}": 1 for sign in ("", "u") for bits in range(1, 8)},
-}
-
-_TORCH_UTILS = frozenset(
-    {
-        "_rebuild_parameter",
-        "_rebuild_parameter_with_state",
-        "_rebuild_qtensor",
-        "_rebuild_tensor",
-        "_rebuild_tensor_v2",
-        "_rebuild_tensor_v3",
-        "_rebuild_sparse_tensor",
-        "_rebuild_meta_tensor_no_storage",
-        "_rebuild_nested_tensor",
-        "_rebuild_wrapper_subclass",
-        "_rebuild_device_tensor_from_numpy",
-        "_rebuild_device_tensor_from_cpu_tensor",
-    }
-)
-_ALLOWED = frozenset(
-    {
-        ("collections", "OrderedDict"),
-        ("collections", "Counter"),
-        ("torch", "Size"),
-        ("torch", "Tensor"),
-        ("torch", "device"),
-        ("torch.nn.parameter", "Parameter"),
-        ("torch.serialization", "_get_layout"),
-        ("torch._tensor", "_rebuild_from_type_v2"),
-        ("_codecs", "encode"),
-        *(("builtins", name) for name in ("bytearray", "set", "complex")),
-        *(("torch.jit._pickle", f"build_{kind}list") for kind in ("int", "tensor", "double", "bool")),
-        ("torch.jit._pickle", "restore_type_tag"),
-        *(("torch", f"per_{what}") for what in ("tensor_affine", "tensor_symmetric", "channel_affine")),
-        *(("torch", f"per_{what}") for what in ("channel_symmetric", "channel_affine_float_qparams")),
-    }
-)
-# Harmless to name, though their modules or neighbours are not; torch refuses them all the same.
-_HARMLESS = frozenset(
-    {
-        *(
-            ("builtins", name)
-            for name in ("frozenset", "int", "float", "str", "bytes", "list", "dict", "tuple", "bool")
-        ),
-        *(("builtins", name) for name in ("slice", "range", "object", "NoneType", "Ellipsis")),
-        ("types", "SimpleNamespace"),
-        ("types", "MappingProxyType"),
-        ("uuid", "UUID"),
-        ("uuid", "SafeUUID"),
-        ("logging", "getLogger"),
-    }
-)
-_STORAGE_KINDS = frozenset({*STORAGES, "Typed"})
-_STORAGE_MODULES = frozenset({"torch", "torch.storage", "torch.cuda", "torch.sparse"})
-_DANGEROUS_MODULES_TEXT = """
-    os nt posix subprocess sys shutil socket socketserver ssl ctypes _ctypes importlib _frozen_importlib imp
-    runpy pty pickle _pickle cPickle dill cloudpickle joblib shelve marshal code codeop pdb bdb cmd asyncio
-    multiprocessing _posixsubprocess _thread threading webbrowser http httplib urllib urllib2 requests aiohttp
-    ftplib smtplib telnetlib xmlrpc signal platform commands popen2 cProfile profile timeit trace doctest pydoc
-    pip ensurepip venv setuptools distutils pkg_resources pkgutil zipimport site types operator functools
-    inspect gc logging idlelib lib2to3 uuid linecache tempfile fileinput glob mmap resource atexit faulthandler
-    readline sqlite3 antigravity unittest torch.hub torch.jit torch.package torch.utils.cpp_extension
-    torch.utils.collect_env torch.utils.bottleneck torch.utils._config_module torch._inductor torch._dynamo
-    numpy.testing numpy.f2py numpy.distutils
-"""
-_DANGEROUS_MODULES = frozenset(_DANGEROUS_MODULES_TEXT.split())
-_DANGEROUS_NAMES = frozenset(
-    {
-        ("torch", "load"),
-        ("torch.serialization", "load"),
-        ("torch.storage", "_load_from_bytes"),
-        ("torch.ops", "load_library"),
-        ("numpy", "load"),
-        ("numpy", "fromfile"),
-        ("numpy", "memmap"),
-        ("io", "open"),
-        ("io", "open_code"),
-        ("_io", "open"),
-        ("_io", "FileIO"),
-        ("io", "FileIO"),
-        ("codecs", "open"),
-    }
-)
-# What a dotted name, which a loader follows attribute by attribute, must not pass through.
-_DANGEROUS_PARTS_TEXT = """
-    system popen exec eval compile open getattr setattr delattr globals locals vars run call check_output Popen
-    __import__ import_module spawn spawnl spawnv execv execve fork load loads
-"""
-_DANGEROUS_PARTS = frozenset(_DANGEROUS_PARTS_TEXT.split())
-_PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
-class Global(NamedTuple):
-    """A name that a loader would import."""
-
-    module: str
-    name: str
-
-    @property
-    def path(self) -> str:
-        """``module.name``, bounded and printable."""
-        return shown(f"{self.module}.{self.name}")
-
-
-class Mapping:
-    """A dict: its pairs in order, keys of any kind."""
-
-    __slots__ = ("items",)
-
-    def __init__(self) -> None:
-        self.items: List[Tuple[Any, Any]] = []
-
-
-class Call:
-    """A call or an instance that a loader would make: what it would call, set in it, and add or hand to it later."""
-
-    __slots__ = ("func", "args", "items", "more", "tensor")
-
-    def __init__(self, func: Any, args: Any):
-        self.func = func
-        self.args = args
-        self.items: Optional[List[Tuple[Any, Any]]] = None
-        self.more: List[Any] = []
-        self.tensor: Optional[TensorRef] = None
-
-
-class Persistent:
-    """A persistent id: what the loader's own code would look up."""
-
-    __slots__ = ("value", "storage")
-
-    def __init__(self, value: Any, storage: Optional[StorageRef]):
-        self.value = value
-        self.storage = storage
-
-
-class Opaque(NamedTuple):
-    """A value of no interest here, such as bytes or an integer beyond all use."""
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """A storage that the pickle refers to: ``numel`` elements of ``itemsize`` bytes (None: unknown type)."""
-
-    type: str
-    dtype: str
-    itemsize: Optional[int]
-    key: str
-    location: str
-    numel: int
-
-    @property
-    def nbytes(self) -> Optional[int]:
-        """Bytes that the storage must hold."""
-        return None if self.itemsize is None else self.numel * self.itemsize
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A tensor: a view of a storage. ``offset``, ``shape`` and ``stride`` count elements."""
-
-    storage: Optional[StorageRef]
-    dtype: str
-    itemsize: Optional[int]
-    offset: int
-    shape: Tuple[int, ...]
-    stride: Tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-    def bytes_needed(self) -> Optional[int]:
-        """How far into its storage the tensor reaches, in bytes; None where the type is unknown."""
-        if self.itemsize is None:
-            return None
-        if not self.elements:
-            return 0
-        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride))
-        return (last + 1) * self.itemsize
+_PAIR_WEIGHT = 72
 
 
 @dataclass(frozen=True)
@@ -274,24 +69,42 @@ class PickleReport:
 
 
 class Source:
-    """A bounded reader for one pickle after another: from bytes, or from a function ``pull(offset, length)``."""
+    """A bounded reader for one pickle after another: from bytes, from pieces of them one after the other, or from a
+    function ``pull(offset, length)``.
+    """
 
     def __init__(
         self,
-        data: Union[bytes, Callable[[int, int], bytes]],
+        data: Union[bytes, Iterable[bytes], Callable[[int, int], bytes]],
         offset: int = 0,
         limit: int = MAX_PICKLE,
     ):
-        self._pull = data if callable(data) else None
-        self._buffer = b"" if callable(data) else data[offset : offset + limit]
+        self._pull: Optional[Callable[[int, int], bytes]] = None
+        self._buffer = b""
+        if isinstance(data, bytes):
+            self._buffer = data[offset : offset + limit]
+        elif callable(data):
+            self._pull = data
+        else:
+            pieces = iter(data)
+            self._pull = lambda _offset, _length: next(pieces, b"")
         self._base = offset
         self._at = 0
         self._end = offset + limit
-        self.cut = self._pull is None and len(data) - offset > limit  # type: ignore[arg-type]
+        self.cut = isinstance(data, bytes) and len(data) - offset > limit
 
     def tell(self) -> int:
         """The absolute offset of the next byte."""
         return self._base + self._at
+
+    def byte(self) -> int:
+        """The next byte, or -1 at the end."""
+        if self._at >= len(self._buffer):
+            self._fill(1)
+            if self._at >= len(self._buffer):
+                return -1
+        self._at += 1
+        return self._buffer[self._at - 1]
 
     def read(self, length: int) -> bytes:
         """At most ``length`` bytes; fewer only at the end of the data or of the limit."""
@@ -299,6 +112,15 @@ class Source:
         data = self._buffer[self._at : self._at + length]
         self._at += len(data)
         return data
+
+    def skip(self, length: int) -> bool:
+        """Pass over ``length`` bytes in pieces; False where there are fewer."""
+        while length > 0:
+            passed = len(self.read(min(length, PIECE)))
+            if not passed:
+                return False
+            length -= passed
+        return True
 
     def readline(self) -> bytes:
         """A line with its end, at most ``MAX_LINE`` bytes of it."""
@@ -312,9 +134,9 @@ class Source:
     def _fill(self, length: int) -> None:
         while self._pull is not None and len(self._buffer) - self._at < length:
             begin = self._base + len(self._buffer)
-            data = (
-                self._pull(begin, min(max(PIECE, length), MAX_PICKLE, self._end - begin)) if begin < self._end else b""
-            )
+            data = b""
+            if begin < self._end:
+                data = self._pull(begin, min(max(PIECE, length), self._end - begin))[: self._end - begin]
             if not data:
                 self.cut = self.cut or begin >= self._end
                 return
@@ -323,117 +145,19 @@ class Source:
             self._at = 0
 
 
-def interpret(data: Union[bytes, Source], member: Optional[str] = None) -> PickleReport:
+def interpret(
+    data: Union[bytes, Source],
+    member: Optional[str] = None,
+    tensors: Optional[Dict[str, TensorRef]] = None,
+) -> PickleReport:
     """Follow one pickle to its end.
 
     :param member: the name to report problems under
+    :param tensors: what its persistent ids refer to, in a format that keeps tensors outside of the pickle
     :returns: what was seen, also of a pickle that is damaged or breaks off: then ``problems`` has an error
     """
     source = data if isinstance(data, Source) else Source(data)
-    return _Machine(source, member).run()
-
-
-def classify(module: str, name: str) -> str:
-    """Judge an import: ``allowed`` is what torch itself accepts with ``weights_only``; ``dangerous`` can run commands,
-    reach files or the network, or hides another pickle; ``suspicious`` is the rest.
-    """
-    module = _PYTHON2.get(module, module)
-    if (module, name) in _ALLOWED or (module == "torch._utils" and name in _TORCH_UTILS):
-        return ALLOWED
-    if module == "torch" and (name in DTYPES or (name.endswith("Tensor") and name[: -len("Tensor")] in STORAGES)):
-        return ALLOWED
-    if module == "__torch__" or module.startswith("__torch__."):
-        return ALLOWED  # code inside a TorchScript archive, which a pickle loader cannot import
-    if (module, name) in _HARMLESS:
-        return SUSPICIOUS
-    if module in _STORAGE_MODULES and name.endswith("Storage") and name[: -len("Storage")] in _STORAGE_KINDS:
-        return ALLOWED
-    parts = module.split(".")
-    if any(".".join(parts[:length]) in _DANGEROUS_MODULES for length in range(1, len(parts) + 1)):
-        return DANGEROUS
-    if module == "builtins" and not name.endswith(("Error", "Exception", "Warning")):
-        return DANGEROUS
-    if (module, name) in _DANGEROUS_NAMES or not name or not module:
-        return DANGEROUS
-    names = name.split(".")
-    if len(names) > 1 and any(part in _DANGEROUS_PARTS or part in _DANGEROUS_MODULES for part in names):
-        return DANGEROUS
-    return SUSPICIOUS
-
-
-def get(node: Any, key: str) -> Any:
-    """What a dict node holds under a string key, or None; the last one counts, as for a loader."""
-    found = None
-    for have, value in _pairs(node):
-        if isinstance(have, str) and have == key:
-            found = value
-    return found
-
-
-def keys(node: Any, limit: int = MAX_NAMES) -> List[str]:
-    """The string keys of a dict node, made printable, in order, at most ``limit``."""
-    return [shown(key) for key, _value in _pairs(node) if isinstance(key, str)][:limit]
-
-
-def values(node: Any) -> List[Any]:
-    """What a dict node holds, in order."""
-    return [value for _key, value in _pairs(node)]
-
-
-def is_tensor(node: Any) -> bool:
-    """Whether a node is a tensor or a parameter."""
-    if isinstance(node, Call) and isinstance(node.func, Global) and node.func.name in _PARAMETERS:
-        node = node.args[0] if isinstance(node.args, tuple) and node.args else None
-    return isinstance(node, Call) and node.tensor is not None
-
-
-def is_mapping(node: Any) -> bool:
-    """Whether a node is a dict or an ordered one."""
-    return isinstance(node, Mapping) or (isinstance(node, Call) and node.items is not None)
-
-
-def named_tensors(root: Any) -> Iterator[Tuple[str, TensorRef]]:
-    """Every tensor below a node with its path, such as ``model_state_dict.conv1.weight``; each place of it once."""
-    seen = set()
-    pending: List[Tuple[str, Any]] = [("", root)]
-    visited = 0
-    while pending and visited < MAX_WALK:
-        path, node = pending.pop()
-        visited += 1
-        if isinstance(node, Call) and node.tensor is not None:
-            yield path, node.tensor
-            continue
-        if _is_leaf(node):
-            continue
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        children: List[Tuple[str, Any]] = []
-        if isinstance(node, (list, tuple)):
-            children = [(_join(path, index), value) for index, value in enumerate(node)]
-        else:
-            children = [(_join(path, key), value) for key, value in _pairs(node)]
-            if isinstance(node, Call):
-                given = node.args if isinstance(node.args, tuple) and not _is_leaf(node.args) else (node.args,)
-                children.extend((path, value) for value in (*given, *node.more))
-        pending.extend(reversed(children))
-
-
-def _pairs(node: Any) -> List[Tuple[Any, Any]]:
-    if isinstance(node, Mapping):
-        return node.items
-    if isinstance(node, Call) and node.items is not None:
-        return node.items
-    return []
-
-
-def _is_leaf(node: Any) -> bool:
-    return isinstance(node, (Global, Opaque)) or not isinstance(node, (Mapping, Call, list, tuple))
-
-
-def _join(path: str, key: Any) -> str:
-    part = shown(key, 120) if isinstance(key, str) else str(key) if isinstance(key, int) else "?"
-    return f"{path}.{part}"[-MAX_PATH:] if path else part
+    return _Machine(source, member, tensors).run()
 
 
 class _Damaged(ValueError):
@@ -444,9 +168,10 @@ _MARK = Opaque("mark")
 
 
 class _Machine:
-    def __init__(self, source: Source, member: Optional[str]):
+    def __init__(self, source: Source, member: Optional[str], known: Optional[Dict[str, TensorRef]]):
         self._source = source
         self._member = member
+        self._known = known
         self._findings = Findings()
         self._stack: List[Any] = []
         self._memo: Dict[int, Any] = {}
@@ -454,7 +179,9 @@ class _Machine:
         self._storages: List[StorageRef] = []
         self._tensors: List[TensorRef] = []
         self._protocol: Optional[int] = None
-        self._copied = 0
+        self._weight = 0
+        self._frame_end = 0
+        self._imported: Set[Global] = set()
 
     def run(self) -> PickleReport:
         root, complete = None, False
@@ -495,25 +222,45 @@ class _Machine:
             self._findings.add("unknown_globals", message, self._member, severity=WARNING)
 
     def _follow(self) -> Any:
-        for count, (opcode, arg, _position) in enumerate(pickletools.genops(self._source)):
-            if count >= MAX_OPCODES:
-                raise _TooLarge(f"its pickle has more than the {MAX_OPCODES} opcodes that are examined")
-            name = opcode.name
-            if name in _PUSHED:
-                self._stack.append(_bounded(arg))
-            elif name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name])
-            elif name == "STOP":
-                root = self._pop()
-                if self._stack:
-                    raise _Damaged("values are left over at its end")
-                return root
+        source, stack = self._source, self._stack
+        for _count in range(MAX_OPCODES):
+            begin = source.tell() if self._frame_end else 0
+            code = source.byte()
+            if code < 0:
+                raise _Damaged("it breaks off")
+            step = _STEPS[code]
+            if step is None:
+                raise _Damaged(f"there is no opcode {code:#04x}")
+            kind, read, weight, act = step
+            self._weight += weight
+            if self._weight > MAX_WEIGHT:
+                raise _TooLarge(f"what its pickle describes takes more than {MAX_WEIGHT >> 20} MiB of memory")
+            arg = None if read is None else read(source)
+            if self._frame_end and begin < self._frame_end < source.tell():
+                raise _Damaged("an opcode reaches beyond its frame, where loaders do not agree on what follows")
+            if kind is _PUSH:
+                self._weight += weight_of(arg)
+                stack.append(arg)
+            elif kind is _CONSTANT:
+                stack.append(act)
+            elif kind is _ACT:
+                act(self, arg)
             else:
-                handler = _HANDLERS.get(name)
-                if handler is None:
-                    raise _Damaged(f"opcode {name} is not known")
-                handler(self, arg)
-        raise _Damaged("it breaks off")
+                return self._stop()
+        raise _TooLarge(f"its pickle has more than the {MAX_OPCODES} opcodes that are examined")
+
+    def _stop(self) -> Any:
+        root = self._pop()
+        if self._stack:
+            raise _Damaged("values are left over at its end")
+        if self._source.tell() < self._frame_end:
+            raise _Damaged("it ends inside a frame")
+        return root
+
+    def _frame(self, arg: int) -> None:
+        if self._source.tell() < self._frame_end:
+            raise _Damaged("a frame begins inside a frame")
+        self._frame_end = self._source.tell() + arg
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -603,7 +350,7 @@ class _Machine:
     def _put_values(self, node: Any, values: List[Any]) -> None:
         if isinstance(node, list):
             node.extend(values)
-        elif isinstance(node, Call):
+        elif isinstance(node, Call) and node.items is None and node.tensor is None:
             node.more.extend(values)
         else:
             raise _Damaged("something is appended to what is no list")
@@ -611,10 +358,12 @@ class _Machine:
     def _put_items(self, node: Any, items: List[Any]) -> None:
         if len(items) % 2:
             raise _Damaged("a key has no value")
+        if not all(_is_hashable(key) for key in items[::2]):
+            raise _Damaged("a key is of a kind that a dict cannot hold")
         pairs = list(zip(items[::2], items[1::2]))
         if isinstance(node, Mapping):
             node.items.extend(pairs)
-        elif isinstance(node, Call):
+        elif isinstance(node, Call) and node.tensor is None:
             if node.items is None:
                 node.items = []
             node.items.extend(pairs)
@@ -679,7 +428,10 @@ class _Machine:
 
     def _import(self, module: str, name: str) -> Global:
         node = Global(module, name)
-        self._note(DANGEROUS if " " in name else classify(module, name), node.path)
+        if node not in self._imported:
+            if len(self._imported) < MAX_IMPORTED:
+                self._imported.add(node)
+            self._note(DANGEROUS if " " in name else classify(module, name), node.path)
         return node
 
     def _note(self, kind: str, path: str) -> None:
@@ -688,6 +440,9 @@ class _Machine:
             names[path] = None
 
     def _persistent(self, value: Any) -> None:
+        if self._known is not None:
+            self._persistent_tensor(value, self._known)
+            return
         storage = _storage(value)
         if storage is not None:
             self._storages.append(storage)
@@ -695,7 +450,20 @@ class _Machine:
             self._findings.add("pickle_damaged", "it refers to a storage in an unknown way", self._member)
         self._stack.append(Persistent(value, storage))
 
+    def _persistent_tensor(self, value: Any, known: Dict[str, TensorRef]) -> None:
+        tensor = known.get(str(value)) if isinstance(value, (int, str)) else None
+        if tensor is None and not isinstance(value, tuple):
+            message = f"it refers to the tensor {shown(str(value))}, which is not in the file"
+            self._findings.add("storage_missing", message, self._member)
+        node = Call(None, ())
+        node.tensor = tensor
+        if tensor is not None:
+            self._tensors.append(tensor)
+        self._stack.append(node)
+
     def _call(self, func: Any, args: Any) -> None:
+        if not _is_callable(func) or not isinstance(args, (tuple, list, Opaque, Call)):
+            raise _Damaged("it calls what is no function, or with what are no arguments")
         node = Call(func, args)
         if isinstance(func, Global):
             if func.name in _REBUILD:
@@ -703,9 +471,7 @@ class _Machine:
             elif func.name in ("OrderedDict", "Counter", "defaultdict"):
                 node.items = _initial_items(args)
                 # A short pickle can ask for copies of one long list without end.
-                self._copied += len(node.items)
-                if self._copied > MAX_OPCODES:
-                    raise _TooLarge(f"its pickle copies more than {MAX_OPCODES} items")
+                self._weight += len(node.items) * _PAIR_WEIGHT
         self._stack.append(node)
 
     def _tensor(self, func: Global, args: Any) -> Optional[TensorRef]:
@@ -737,7 +503,6 @@ _REBUILD = frozenset(
         "_rebuild_from_type_v2",
     }
 )
-_PARAMETERS = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
 _PUSHED_TEXT = """
     INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
     BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT
@@ -756,7 +521,7 @@ _HANDLERS: Dict[str, Callable[[_Machine, Any], None]] = {
     "POP_MARK": _Machine._drop_mark,
     "DUP": _Machine._duplicate,
     "PROTO": _Machine._proto,
-    "FRAME": _Machine._ignore,
+    "FRAME": _Machine._frame,
     "READONLY_BUFFER": _Machine._ignore,
     "EMPTY_LIST": _Machine._new_list,
     "EMPTY_SET": _Machine._new_list,
@@ -796,12 +561,39 @@ _HANDLERS: Dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def _bounded(arg: Any) -> Any:
-    if isinstance(arg, int) and not isinstance(arg, bool) and arg.bit_length() > MAX_INT_BITS:
-        return Opaque("integer")
-    if isinstance(arg, (bytes, bytearray)):
-        return bytes(arg[:MAX_LINE]) if len(arg) <= MAX_LINE else Opaque("bytes")
-    return arg
+def _steps() -> List[Optional[Tuple[str, Any, int, Any]]]:
+    """What to do at each opcode: its kind, the reader of its argument, its weight, and a constant or a handler."""
+    steps: List[Optional[Tuple[str, Any, int, Any]]] = []
+    for opcode in OPCODES:
+        if opcode is None:
+            steps.append(None)
+        elif opcode.name in _PUSHED:
+            steps.append((_PUSH, opcode.read, opcode.weight, None))
+        elif opcode.name in _CONSTANTS:
+            steps.append((_CONSTANT, opcode.read, opcode.weight, _CONSTANTS[opcode.name]))
+        elif opcode.name in _HANDLERS:
+            steps.append((_ACT, opcode.read, opcode.weight, _HANDLERS[opcode.name]))
+        else:
+            steps.append((_STOP, opcode.read, opcode.weight, None) if opcode.name == "STOP" else None)
+    return steps
+
+
+_PUSH, _CONSTANT, _ACT, _STOP = "push", "constant", "act", "stop"
+_STEPS = _steps()
+
+
+def _is_hashable(node: Any, depth: int = 0) -> bool:
+    """Whether it can be a key; tuples are looked into where they are small, as those of real keys are."""
+    if isinstance(node, tuple) and not isinstance(node, (Global, Opaque)) and len(node) <= 8 and depth < 3:
+        return all(_is_hashable(part, depth + 1) for part in node)
+    return not isinstance(node, (list, Mapping)) and not (isinstance(node, Call) and node.items is not None)
+
+
+def _is_callable(node: Any) -> bool:
+    """Whether a loader could call it: a name, or what a call or a persistent id gave, but no tensor and no dict."""
+    if isinstance(node, Call):
+        return node.tensor is None and node.items is None
+    return isinstance(node, Global) or (isinstance(node, Persistent) and node.storage is None)
 
 
 def _listed(names: Dict[str, None]) -> str:
@@ -825,10 +617,17 @@ def _storage(value: Any) -> Optional[StorageRef]:
     if not isinstance(value, tuple) or len(value) not in (5, 6) or _text(value[0]) != "storage":
         return None
     cls, key, location, numel = value[1], _text(value[2]), _text(value[3]), value[4]
-    if not isinstance(cls, Global) or not cls.name.endswith("Storage") or key is None or not _count(numel):
+    if not isinstance(cls, Global) or cls.module not in STORAGE_MODULES or not cls.name.endswith("Storage"):
+        return None
+    if key is None or location is None or not _count(numel) or (len(value) == 6 and not _is_view(value[5])):
         return None
     dtype, itemsize = STORAGES.get(cls.name[: -len("Storage")], (shown(cls.name), None))
-    return StorageRef(shown(cls.name), dtype, itemsize, key, shown(location or ""), numel)
+    return StorageRef(shown(cls.name), dtype, itemsize, key, shown(location), numel)
+
+
+def _is_view(value: Any) -> bool:
+    """Whether it is what the format before torch 1.6 says of a storage that is a part of another one."""
+    return value is None or (isinstance(value, tuple) and len(value) == 3 and _count(value[1]) and _count(value[2]))
 
 
 def _sizes(value: Any) -> Tuple[int, ...]:
@@ -858,6 +657,8 @@ def _tensor(name: str, args: Any) -> TensorRef:
     if len(shape) != len(stride):
         raise _Damaged("its shape and stride do not fit")
     dtype, itemsize = storage.dtype, storage.itemsize
+    if name == "_rebuild_tensor_v2" and len(args) > 4 and args[4] is True and itemsize and not is_float(dtype):
+        raise _Damaged(f"{dtype} numbers cannot have a gradient")
     if name == "_rebuild_tensor_v3":
         if len(args) < 7:
             raise _Damaged("it has too few parts")

@@ -461,3 +461,76 @@ def _bytes(path: str, limit: int) -> bytes:
     except OSError:
         pass
     return data
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    """Which of several files are open, by device and inode, and what could not be seen."""
+
+    holders: Dict[Tuple[int, int], Tuple[int, ...]]
+    unreadable: Tuple[int, ...] = ()
+    hidden: Optional[str] = None
+
+    @property
+    def unseen(self) -> Optional[str]:
+        """Why a file may be open although no holder is named; None when every process was looked into."""
+        if self.hidden is not None:
+            return self.hidden
+        if not self.unreadable:
+            return None
+        count = len(self.unreadable)
+        return f"uid {os.geteuid()} may not see the open files of {count} process{'es' if count > 1 else ''}"
+
+
+def open_files(wanted: Dict[Tuple[int, int], str]) -> OpenFiles:
+    """Which processes have which of these files open, all looked for in one pass.
+
+    A file is recognised by inode, so that another name of it and one in another mount namespace count, or by path. Only
+    a descriptor whose inode fits is asked for its device: one on a dead mount could hang.
+
+    :param wanted: the real path of each file by its device and inode
+    :raises RecoveryError: /proc is not there
+    """
+    places = {path: place for place, path in wanted.items()}
+    inodes = {inode for _dev, inode in wanted}
+    names = {os.path.basename(path) for path in places}
+    holders: Dict[Tuple[int, int], List[int]] = {}
+    unreadable: List[int] = []
+    for pid in list_pids() if wanted else []:
+        stat = read_stat(pid)
+        if stat is None or stat.kernel:
+            continue
+        base = _fd_base(stat)
+        try:
+            for name in os.listdir(f"{base}/fd") if base else []:
+                place = _open_place(base, name, places, inodes, names)
+                if place in wanted and pid not in holders.setdefault(place, []):
+                    holders[place].append(pid)
+        except PermissionError:
+            unreadable.append(pid)
+        except OSError:
+            continue
+    return OpenFiles({place: tuple(pids) for place, pids in holders.items()}, tuple(unreadable), hides_processes())
+
+
+def _open_place(
+    base: str, name: str, places: Dict[str, Tuple[int, int]], inodes: Iterable[int], names: Iterable[str]
+) -> Optional[Tuple[int, int]]:
+    """Device and inode of the file behind a descriptor, if it can be one of those that are looked for.
+
+    :raises PermissionError: this user may not see the descriptor
+    """
+    try:
+        link = os.readlink(f"{base}/fd/{name}")
+        if not link.startswith("/") or link in places:
+            return places.get(link)
+        number = INODE_LINE.search(_text(f"{base}/fdinfo/{name}"))
+        # Before Linux 5.14 the inode is not told; then the name decides what is asked.
+        if int(number.group(1)) not in inodes if number else os.path.basename(link) not in names:
+            return None
+        status = os.stat(f"{base}/fd/{name}")
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -5,26 +5,30 @@
 
 The standard library's reader is built to get data out; this one is built to notice. It reads the directory the way
 torch and numpy do (last end record, zip64 where there is one) and compares it with the second copy of the same facts
-that a zip holds in the local headers and data descriptors, so that one flipped bit in either shows. Memory is bounded
-whatever the file claims. This util is private to the collection.
+that a zip holds in the local headers and data descriptors, so that one flipped bit in either shows. Whatever would make
+two readers see different files is an error, and every byte has to belong to something that the directory lists. Memory
+is bounded whatever the file claims. This util is private to the collection.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import explain, open_regular
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import ERROR, WARNING, Problem
 
-CHUNK = 1 << 20
-MAX_MEMBERS = 100_000
-MAX_DIRECTORY = 64 << 20
+# Larger pieces take fresh pages from the kernel each time, and do not stay in the cache of a core.
+CHUNK = 128 << 10
+MAX_MEMBERS = 50_000
+MAX_DIRECTORY = 16 << 20
 MAX_PROBLEMS = 40
 SHOWN = 200
 STORED = 0
@@ -47,9 +51,16 @@ _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _UNREADABLE = 0x2061
 _DESCRIPTOR = 0x0008
 _UTF8 = 0x0800
+# How hard the writer tried to compress; the one thing in which local header and directory may differ.
+_EFFORT = 0x0006
 _DIRECTORY_ATTRIBUTE = 0x10
+_ZIP64_FIELD = 0x0001
+_NAME_FIELD = 0x7075
 _U16 = 0xFFFF
 _U32 = 0xFFFFFFFF
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+# What a read of a local header takes along besides the name, so that one read mostly is enough.
+_LOCAL_EXTRA = 64
 
 
 class ContainerError(RecoveryError):
@@ -63,6 +74,8 @@ class ContainerError(RecoveryError):
 @dataclass(frozen=True)
 class Member:
     """A file in the container. Offsets and sizes are in bytes; ``offset`` is that of the local header."""
+
+    __slots__ = ("name", "offset", "data_offset", "compressed", "size", "crc", "method", "flags")
 
     name: str
     offset: int
@@ -98,10 +111,11 @@ class Container:
 
     def member(self, name: str) -> Optional[Member]:
         """The member with that name, or None."""
-        for member in self.members:
-            if member.name == name:
-                return member
-        return None
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> Dict[str, Member]:
+        return {member.name: member for member in self.members}
 
     def read(self, member: Member, limit: int) -> bytes:
         """The first ``limit`` bytes of a member, or all of it when it is shorter.
@@ -183,6 +197,10 @@ class Findings:
         severity: str = ERROR,
     ) -> None:
         """Note a problem."""
+        if len(self._kept) >= self._limit:
+            self._more += 1
+            self._more_errors = self._more_errors or severity == ERROR
+            return
         self.extend([Problem(code, message, severity, None if member is None else shown(member), offset)])
 
     def extend(self, problems: Iterable[Problem]) -> None:
@@ -208,6 +226,8 @@ class Findings:
 
 def shown(name: str, limit: int = SHOWN) -> str:
     """A name from a file made safe to print: no control characters, bounded length."""
+    if len(name) <= limit and name.isprintable():
+        return name
     text = name[:limit] + ("…" if len(name) > limit else "")
     return "".join(char if char.isprintable() else "�" for char in text)
 
@@ -247,25 +267,34 @@ class _Reader:
         self._path = path
         self._size = size
         self._findings = findings
+        # Whether it is known where each member ends.
+        self._sure = True
 
     def members(self) -> Tuple[Member, ...]:
         place = self._find_directory()
         if place is None:
             return ()
         start, length, count = place
-        entries = self._entries(start, length, count)
-        kept: Dict[str, Member] = {}
+        kept: Dict[bytes, Member] = {}
         spans: List[Tuple[int, int, str]] = []
-        for entry in entries:
+        listed = 0
+        for entry in self._entries(start, length, count):
+            listed += 1
             located = self._locate(entry, start, spans)
             if located is None:
                 continue
-            if located.name in kept:
-                self._findings.add("duplicate_member", "the directory lists it twice", located.name, located.offset)
+            keys = _keys(entry.raw, located.name)
+            other = next((kept[key] for key in keys if key in kept), None)
+            if other is not None:
+                same = other.name == located.name
+                message = "the directory lists it twice" if same else f"torch reads it or {shown(other.name)} for both"
+                self._findings.add("duplicate_member", message, located.name, located.offset)
             elif entry.readable:
-                kept[located.name] = located
+                kept.update(dict.fromkeys(keys, located))
         # Members that share bytes would be read once for each of them, which a small file can make take for ever.
-        return () if self._check_overlaps(spans, start) else tuple(kept.values())
+        if self._check_overlaps(spans, start, gaps=self._sure and len(spans) == listed == count):
+            return ()
+        return tuple({id(member): member for member in kept.values()}.values())
 
     def _read(self, offset: int, length: int) -> bytes:
         if offset < 0 or offset >= self._size or length <= 0:
@@ -296,7 +325,21 @@ class _Reader:
         if after != fields[7]:
             message = f"{after} bytes follow the end record, which announces {fields[7]}"
             self._findings.add("trailing_data", message, offset=end + _END.size, severity=WARNING)
+        self._check_other_ends(tail[:at], len(tail), tail_start)
         return self._end_record(end, fields)
+
+    def _check_other_ends(self, before: bytes, length: int, offset: int) -> None:
+        """Whether there is another end record that a reader can take for the one, as its comment ends with the file."""
+        at = before.rfind(_END_SIGNATURE)
+        while at >= 0:
+            comment_at = at + _END.size
+            if (
+                comment_at <= len(before)
+                and comment_at + int.from_bytes(before[comment_at - 2 : comment_at], "little") == length
+            ):
+                self._damaged("it has two end records, so that readers disagree about what it holds", offset + at)
+                return
+            at = before.rfind(_END_SIGNATURE, 0, at)
 
     def _end_record(self, end: int, fields: Tuple[int, ...]) -> Optional[Tuple[int, int, int]]:
         disk, first_disk, here, count, length, start = fields[1:7]
@@ -340,40 +383,47 @@ class _Reader:
     def _damaged(self, message: str, offset: int, member: Optional[str] = None) -> None:
         self._findings.add("directory_damaged", message, member, offset)
 
-    def _entries(self, start: int, length: int, count: int) -> List[_Entry]:
+    def _entries(self, start: int, length: int, count: int) -> Iterator[_Entry]:
         raw = self._read(start, length)
         if len(raw) < length:
             self._findings.add("truncated", "the file ends inside its directory", offset=self._size)
-        entries: List[_Entry] = []
-        at = 0
-        while at < len(raw) and len(entries) <= MAX_MEMBERS:
+        at = found = 0
+        while at < len(raw) and found <= MAX_MEMBERS:
             if raw[at : at + 4] != _ENTRY_SIGNATURE or at + _ENTRY.size > len(raw):
                 self._damaged("no directory entry begins here", start + at)
-                return entries
+                self._sure = False
+                return
             fields = _ENTRY.unpack_from(raw, at)
             name_length, extra_length, comment_length = fields[10:13]
             after = at + _ENTRY.size + name_length + extra_length + comment_length
             if after > len(raw):
                 self._damaged("a directory entry reaches beyond the directory", start + at)
-                return entries
+                self._sure = False
+                return
             name_at = at + _ENTRY.size
             name = raw[name_at : name_at + name_length]
             extra = raw[name_at + name_length : name_at + name_length + extra_length]
-            entries.append(self._entry(fields, name, extra, start + at))
+            found += 1
+            yield self._entry(fields, name, extra, start + at)
             at = after
-        if len(entries) != count:
-            self._damaged(f"it holds {len(entries)} entries, the end record says {count}", start)
-        return entries
+        if found != count:
+            self._damaged(f"it holds {found} entries, the end record says {count}", start)
 
     def _entry(self, fields: Tuple[int, ...], raw_name: bytes, extra: bytes, at: int) -> _Entry:
         flags, method, crc = fields[3], fields[4], fields[7]
         compressed, size, disk, offset = fields[8], fields[9], fields[13], fields[16]
         name = _decode(raw_name, flags)
         readable = self._check_name(name, raw_name, flags, at)
-        wide = _zip64(extra)
-        wanted = [value == _U32 for value in (size, compressed, offset)]
-        if any(wanted):
-            if wide is None or len(wide) < 8 * sum(wanted):
+        wide = None
+        if extra:
+            found = _fields(extra)
+            wide = found.get(_ZIP64_FIELD) if found is not None else None
+            readable = self._check_extra(found, raw_name, name, at) and readable
+        used = 0
+        if _U32 in (size, compressed, offset):
+            wanted = [value == _U32 for value in (size, compressed, offset)]
+            used = 8 * sum(wanted)
+            if wide is None or len(wide) < used:
                 self._damaged("its zip64 sizes are not there", at, name)
                 readable = False
             else:
@@ -381,10 +431,14 @@ class _Reader:
                 size = values.pop(0) if wanted[0] else size
                 compressed = values.pop(0) if wanted[1] else compressed
                 offset = values.pop(0) if wanted[2] else offset
+        if wide is not None and not _harmless_rest(wide, used, (size, compressed, offset)):
+            # Some readers take them although the fields that they stand for are in use.
+            self._damaged("its zip64 sizes and its other ones disagree", at, name)
+            readable = False
         if disk not in (0, _U16):
             self._damaged("it claims to lie on another disk", at, name)
             readable = False
-        if fields[15] & _DIRECTORY_ATTRIBUTE and size:
+        if (fields[15] & _DIRECTORY_ATTRIBUTE or raw_name.endswith(b"/")) and (size or compressed):
             # torch would take it for a directory and leave its tensor unread.
             self._damaged(f"marked as a directory, but {size} bytes long", at, name)
             readable = False
@@ -403,13 +457,25 @@ class _Reader:
             readable = False
         return _Entry(raw_name, Member(name, offset, 0, compressed, size, crc, method, flags), readable)
 
+    def _check_extra(self, found: Optional[Dict[int, bytes]], raw_name: bytes, name: str, at: int) -> bool:
+        if found is None:
+            self._damaged("its extra fields break off, or one of them is there twice", at, name)
+            return False
+        # A version, the CRC of the name that it replaces, and the name; Python takes it, torch does not.
+        other = found.get(_NAME_FIELD, b"")[5:]
+        if other and other != raw_name:
+            reason = f"an extra field calls it {shown(other.decode('utf-8', 'replace'))}"
+            self._findings.add("unsafe_name", reason, name, at)
+            return False
+        return True
+
     def _check_name(self, name: str, raw: bytes, flags: int, at: int) -> bool:
         reason = None
         if not raw:
             reason = "it has no name"
         elif flags & _UTF8 and "�" in name and b"\xef\xbf\xbd" not in raw:
             reason = "its name is not UTF-8"
-        elif any(ord(char) < 32 or ord(char) == 127 for char in name):
+        elif _CONTROL.search(name):
             reason = "its name has control characters"
         elif name.startswith(("/", "\\")) or name[1:2] == ":":
             reason = "its name is an absolute path"
@@ -427,27 +493,36 @@ class _Reader:
             message = f"its data would begin at {member.offset}, in or behind the directory at {directory}"
             self._damaged(message, member.offset, member.name)
             return None
-        raw = self._read(member.offset, _LOCAL.size)
+        raw = self._read(member.offset, _LOCAL.size + len(entry.raw) + _LOCAL_EXTRA)
         if raw[:4] != LOCAL_SIGNATURE:
             self._mismatch("there is no local header where the directory says", member)
             return None
-        fields = _LOCAL.unpack(raw)
+        fields = _LOCAL.unpack_from(raw)
         flags, method, crc, compressed, size, name_length, extra_length = fields[2], fields[3], *fields[6:11]
-        rest = self._read(member.offset + _LOCAL.size, name_length + extra_length)
         data_offset = member.offset + _LOCAL.size + name_length + extra_length
-        if rest[:name_length] != entry.raw:
+        name_end = _LOCAL.size + name_length
+        if raw[_LOCAL.size : name_end] != entry.raw:
             self._mismatch("local header and directory disagree about its name", member)
             return None
+        if len(raw) < name_end + extra_length:
+            raw = self._read(member.offset, name_end + extra_length)
         if method != member.method or (flags ^ member.flags) & _UNREADABLE:
             self._mismatch("local header and directory disagree about its compression", member)
             return None
-        wide = _zip64(rest[name_length:])
-        if _U32 in (compressed, size) and wide is not None and len(wide) >= 16:
+        if (flags ^ member.flags) & ~_EFFORT:
+            self._mismatch(f"local header has flags {flags:#06x}, directory has {member.flags:#06x}", member)
+            return None
+        wide = (_fields(raw[name_end : name_end + extra_length]) or {}).get(_ZIP64_FIELD, b"")
+        if len(wide) >= 16:
+            doubled = (size, compressed)
             size, compressed = struct.unpack_from("<2Q", wide)
+            if _U32 not in doubled and doubled != (size, compressed):
+                self._mismatch("the zip64 sizes of its local header and the other ones disagree", member)
+                return None
         seen = (crc, compressed, size)
         wanted = (member.crc, member.compressed, member.size)
         later = (flags | member.flags) & _DESCRIPTOR
-        if any(value != want and not (later and value == 0) for value, want in zip(seen, wanted)):
+        if seen != wanted and any(value != want and not (later and value == 0) for value, want in zip(seen, wanted)):
             self._mismatch(f"local header says CRC, sizes {seen}, directory says {wanted}", member)
             return None
         end = data_offset + member.compressed
@@ -480,6 +555,7 @@ class _Reader:
                     continue
                 if struct.unpack_from(form, raw, len(signature)) == sizes:
                     return length
+        self._sure = False
         self._findings.add(
             "descriptor_mismatch", "the record after its data disagrees with the directory", member.name, at
         )
@@ -488,19 +564,29 @@ class _Reader:
     def _mismatch(self, message: str, member: Member) -> None:
         self._findings.add("local_header_mismatch", message, member.name, member.offset)
 
-    def _check_overlaps(self, spans: List[Tuple[int, int, str]], directory: int) -> bool:
-        """Whether members share bytes with each other or with the directory."""
+    def _check_overlaps(self, spans: List[Tuple[int, int, str]], directory: int, gaps: bool) -> bool:
+        """Whether members share bytes with each other or with the directory; reports bytes that are no member's too."""
         reached, owner, found = 0, "", False
-        for start, end, name in sorted(spans):
+        spans.sort()
+        for start, end, name in spans:
             if start < reached:
                 found = True
                 self._findings.add("overlapping_members", f"its bytes are also those of {shown(owner)}", name, start)
+            elif start > reached and gaps:
+                self._unlisted(reached, start)
             if end > reached:
                 reached, owner = end, name
         if reached > directory:
             found = True
             self._findings.add("overlapping_members", "it reaches into the directory", owner, directory)
+        elif reached < directory and gaps:
+            self._unlisted(reached, directory)
         return found
+
+    def _unlisted(self, begin: int, end: int) -> None:
+        # A reader that starts at the front, or one that was given another directory, can find something there.
+        message = f"the {end - begin} bytes before offset {end} belong to nothing that the directory lists"
+        self._findings.add("unlisted_data", message, offset=begin)
 
 
 def _identity(status: os.stat_result) -> _Identity:
@@ -556,14 +642,33 @@ def _decode(raw: bytes, flags: int) -> str:
     return raw.decode("utf-8", "replace") if flags & _UTF8 else raw.decode("cp437")
 
 
-def _zip64(extra: bytes) -> Optional[bytes]:
+def _keys(raw: bytes, name: str) -> Tuple[bytes, ...]:
+    """What no two members may have in common: torch tells neither upper from lower case nor an encoding; numpy does."""
+    if raw.isascii():
+        return (raw if raw.endswith(b".npy") else raw.lower(),)
+    folded = name if name.endswith(".npy") else name.lower()
+    return (raw, folded.encode("utf-8", "surrogatepass"))
+
+
+def _fields(extra: bytes) -> Optional[Dict[int, bytes]]:
+    """The extra fields by their tags; None where one breaks off or a tag occurs twice."""
+    found: Dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(extra):
         tag, length = struct.unpack_from("<2H", extra, at)
-        if tag == 1:
-            return extra[at + 4 : at + 4 + length]
         at += 4 + length
-    return None
+        if at > len(extra) or tag in found:
+            return None
+        found[tag] = extra[at - length : at]
+    return found
+
+
+def _harmless_rest(wide: bytes, used: int, values: Tuple[int, int, int]) -> bool:
+    """Whether what a zip64 field holds besides what it is needed for is a disk number or the same sizes again."""
+    if len(wide) - used in (0, 4):
+        return True
+    known = struct.pack("<3Q", *values)
+    return len(wide) >= 8 and wide[:24] == known[: len(wide)]
 
 
 def _problem(member: Member, code: str, message: str) -> Problem:

@@ -15,8 +15,9 @@ description:
     single flipped bit is found. Every storage is compared with what the tensors of the pickle need of it.
   - A damaged file is a finding and not a failure; the module fails where it cannot look, such as when there is no file.
     Use C(failed_when) with RV(valid) to stop on a damaged one.
-  - Knows the container that C(torch.save) writes since torch 1.6, the format before it, TorchScript archives and
-    safetensors.
+  - Knows the container that C(torch.save) writes since torch 1.6, the two formats before it, TorchScript archives and
+    safetensors. Only the first and TorchScript carry checksums; of the others the structure is checked, and
+    RV(integrity) says that there is nothing to compare their content with, unless there is a sidecar.
 author: The ringrift.recovery authors (@ringrift)
 options:
   path:
@@ -26,7 +27,7 @@ options:
     required: true
   depth:
     description:
-      - V(full) reads every byte of the file; about 0.7 s for 500 MB in the page cache, in constant memory.
+      - V(full) reads every byte that has a checksum, on up to four cores and in constant memory.
       - V(quick) reads structure and pickle only, whatever the size, and cannot see damage inside a tensor.
     type: str
     choices: [full, quick]
@@ -36,6 +37,43 @@ options:
       - Whether to return RV(sha256) also where nothing has to be compared with it.
     type: bool
     default: false
+  scan_values:
+    description:
+      - Whether to look for NaN, infinities and all-zero weights in the floating-point tensors, at O(depth=full).
+      - 16, 32 and 64 bit types and complex numbers of them are understood; RV(value_scan.not_scanned) names the others,
+        such as those of 8 bits.
+      - What is found is a warning, because a mask may hold infinities and a fresh layer zeros.
+    type: bool
+    default: false
+  list_tensors:
+    description:
+      - Whether to return RV(tensor_list).
+    type: bool
+    default: false
+  expect:
+    description:
+      - What the checkpoint must be besides being whole. Where it is not, RV(valid) is V(false).
+    type: dict
+    suboptions:
+      keys:
+        description:
+          - Top-level keys that must be there, for example V(optimizer_state_dict).
+        type: list
+        elements: str
+        default: []
+      min_epoch:
+        description:
+          - The lowest epoch that will do, counted from 0 as RV(epoch) is. A file that says no epoch does not do.
+        type: int
+      config:
+        description:
+          - The training config, C(<board>_<players>p), for example V(hex8_2p). A file that says that it is for another
+            one does not do; one that says nothing gets a warning.
+        type: str
+      like:
+        description:
+          - Another checkpoint on the node. Names, types and shapes of the model's tensors must be the same in both.
+        type: path
 extends_documentation_fragment:
   - ringrift.recovery._attributes
   - ringrift.recovery._attributes.info
@@ -54,6 +92,18 @@ EXAMPLES = r"""
   ringrift.recovery.checkpoint_verify:
     path: ~/ringrift/ai-service/checkpoints/checkpoint_final_epoch_50.pth
     depth: quick
+
+- name: Stop unless training can be resumed from the checkpoint
+  ringrift.recovery.checkpoint_verify:
+    path: ~/ringrift/ai-service/checkpoints/checkpoint_epoch_40.pth
+    scan_values: true
+    expect:
+      keys: [model_state_dict, optimizer_state_dict]
+      min_epoch: 30
+      config: hex8_2p
+      like: ~/ringrift/ai-service/models/canonical_hex8_2p.pth
+  register: checkpoint
+  failed_when: not checkpoint.valid or checkpoint.value_scan.nan | length > 0
 
 - name: Get the SHA-256 that a copy of the checkpoint must have
   ringrift.recovery.checkpoint_verify:
@@ -91,11 +141,15 @@ problems:
           V(trailing_data), V(checksum_mismatch), V(sidecar_stale), V(sidecar_unreadable), V(crc_not_recorded).
         - Of its container, V(directory_damaged), V(local_header_mismatch), V(descriptor_mismatch), V(header_damaged),
           V(overlapping_members), V(duplicate_member), V(unsafe_name), V(crc_mismatch), V(length_mismatch),
-          V(inflate_failed), V(unsupported_compression), V(encrypted_member), V(too_many_members).
+          V(inflate_failed), V(unsupported_compression), V(encrypted_member), V(too_many_members),
+          V(unexpected_member), V(unlisted_data), V(compression_bomb), V(header_too_large).
         - Of what it holds, V(pickle_damaged), V(pickle_too_large), V(dangerous_pickle), V(unknown_globals),
-          V(record_missing), V(record_damaged), V(storage_missing), V(storage_size_mismatch), V(storage_conflict),
-          V(storage_unused), V(storage_type_unknown), V(tensor_malformed), V(tensor_out_of_bounds), V(nan_values),
-          V(loss_not_finite). V(more_problems) stands for what is left out of a long list.
+          V(needs_full_unpickler), V(record_missing), V(record_damaged), V(storage_missing), V(storage_size_mismatch),
+          V(storage_conflict), V(storage_unused), V(storage_type_unknown), V(tensor_malformed),
+          V(tensor_out_of_bounds), V(loss_not_finite).
+        - Of its values, V(nan_values), V(infinite_values), V(zero_values).
+        - Of what is expected, V(key_missing), V(epoch_unknown), V(epoch_too_low), V(config_unknown), V(wrong_config),
+          V(shapes_differ), V(not_comparable). V(more_problems) stands for what is left out of a long list.
       type: str
       returned: always
     message:
@@ -115,7 +169,9 @@ problems:
       type: int
       returned: always
 format:
-  description: V(torch_zip), V(torch_legacy), V(torch_script), V(safetensors) or V(unknown).
+  description:
+    - V(torch_zip) (torch 1.6 and later), V(torch_legacy) (before 1.6), V(torch_tar) (before 0.2), V(torch_script),
+      V(safetensors) or V(unknown). For the last one, RV(problems) says what it is instead.
   type: str
   returned: success
   sample: torch_zip
@@ -139,6 +195,12 @@ epoch:
   type: int
   returned: success
   sample: 2
+step:
+  description:
+    - The step that the file says it is from, as C(global_step), C(step) or C(iteration); V(null) where it says none.
+  type: int
+  returned: success
+  sample: null
 loss:
   description: The loss that the file records; V(null) where it records none, or one that is not finite.
   type: float
@@ -192,6 +254,74 @@ model_signature:
   type: str
   returned: success
   sample: 493c21788b288749
+globals:
+  description:
+    - The names that a loader of its pickles would import, at most 200 of each kind.
+    - C(allowed) are those that C(torch.load) accepts with C(weights_only=True); C(dangerous) can run commands, reach
+      files or the network, or hide another pickle; C(suspicious) is the rest.
+  type: dict
+  returned: success
+  sample:
+    allowed: [collections.OrderedDict, torch._utils._rebuild_tensor_v2, torch.FloatStorage]
+    suspicious: []
+    dangerous: []
+tensor_list:
+  description: The tensors in the order of the file, at most 10000; V(null) unless O(list_tensors=true).
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {name: model_state_dict.conv1.weight, shape: [96, 64, 3, 3], dtype: float32, storage: "0"}
+  contains:
+    name:
+      description: Path of the keys that lead to it.
+      type: str
+      returned: always
+    shape:
+      description: Elements in each dimension.
+      type: list
+      elements: int
+      returned: always
+    dtype:
+      description: Element type as torch names it.
+      type: str
+      returned: always
+    storage:
+      description: Key of the storage that it is a view of; V(null) for a tensor without one.
+      type: str
+      returned: always
+value_scan:
+  description:
+    - What came of the look at the numbers; V(null) unless O(scan_values=true) at O(depth=full).
+    - The lists name the first tensor of each storage.
+  type: dict
+  returned: success
+  sample: {scanned: 353, not_scanned: [], nan: [], infinite: [], zero: [model_state_dict.fc.bias]}
+  contains:
+    scanned:
+      description: How many storages were looked at.
+      type: int
+      returned: always
+    not_scanned:
+      description: Floating-point types in the file that are not understood.
+      type: list
+      elements: str
+      returned: always
+    nan:
+      description: Tensors that hold NaN.
+      type: list
+      elements: str
+      returned: always
+    infinite:
+      description: Tensors that hold infinities.
+      type: list
+      elements: str
+      returned: always
+    zero:
+      description: Tensors whose elements are all zero; common for biases, and no problem there.
+      type: list
+      elements: str
+      returned: always
 size:
   description: Size of the file in bytes.
   type: int
@@ -202,6 +332,11 @@ mtime:
   type: float
   returned: success
   sample: 1795479085.84
+age:
+  description: Seconds since the file was last written, by the clock of the node.
+  type: float
+  returned: success
+  sample: 754.2
 sha256:
   description: SHA-256 of the file in hexadecimal; V(null) unless it was compared with RV(sidecar) or asked for.
   type: str
@@ -223,9 +358,27 @@ sidecar:
       returned: always
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import verify
+from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_expect import Expectation
+from ansible_collections.ringrift.recovery.plugins.module_utils._config import parse_config
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+
+MAX_LISTED = 10_000
+
+
+def expectation(wanted):
+    """What the option O(expect) says, or None where it is not given."""
+    if wanted is None:
+        return None
+    return Expectation(
+        keys=tuple(wanted["keys"]),
+        min_epoch=wanted["min_epoch"],
+        config=parse_config(wanted["config"]) if wanted["config"] else None,
+        like=wanted["like"],
+    )
 
 
 def main() -> None:
@@ -234,15 +387,34 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "depth": {"type": "str", "choices": ["full", "quick"], "default": "full"},
             "checksum": {"type": "bool", "default": False},
+            "scan_values": {"type": "bool", "default": False},
+            "list_tensors": {"type": "bool", "default": False},
+            "expect": {
+                "type": "dict",
+                "options": {
+                    "keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                    "min_epoch": {"type": "int"},
+                    "config": {"type": "str"},
+                    "like": {"type": "path"},
+                },
+            },
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
-        report = verify(params["path"], depth=params["depth"], checksum=params["checksum"])
+        report = verify(
+            params["path"],
+            depth=params["depth"],
+            checksum=params["checksum"],
+            scan_values=params["scan_values"],
+            expect=expectation(params["expect"]),
+        )
     except RecoveryError as exc:
         module.fail_json(msg=str(exc))
     result = report.as_dict()
+    result["age"] = max(0.0, time.time() - report.mtime)
+    result["tensor_list"] = report.tensor_list(MAX_LISTED) if params["list_tensors"] else None
     # With "path" at the top level Ansible would add the owner and mode of the file, and a size of its own.
     del result["path"]
     module.exit_json(changed=False, msg=report.summary(), **result)

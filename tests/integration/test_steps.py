@@ -27,7 +27,8 @@ def test_steps_one_by_one_each_twice(steps):
         ("stop_training", ()),
         ("clear_state", ()),
         ("prepare_data", ()),
-        ("restart_training", ("-e", "restart_via=direct", "-e", "train_on=runpod-h100")),
+        # More epochs than it can finish before the last of these tests, however slow the machine is.
+        ("restart_training", ("-e", "restart_via=direct", "-e", "train_on=runpod-h100", "-e", "epochs=100000")),
         ("monitor", ()),
     ):
         play = steps.play(name, *words)

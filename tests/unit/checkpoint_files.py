@@ -9,8 +9,10 @@ import contextlib
 import io
 import os
 import pathlib
+import pickle
 import random
 import struct
+import tarfile
 import warnings
 import zipfile
 from typing import Any, Dict, Iterator, Tuple
@@ -83,6 +85,46 @@ def loaded(path: pathlib.Path) -> Any:
             return flat(torch.load(path, weights_only=True))
         except Exception:
             return None
+
+
+def save_tar(path: pathlib.Path, tensors: Dict[str, Any], saved: Any) -> pathlib.Path:
+    """A checkpoint as torch wrote it before 0.2, which no torch of today can write: three members in a tar file."""
+    import torch
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return str(id(value)) if isinstance(value, torch.Tensor) else None
+
+    parts = {"storages": io.BytesIO(), "tensors": io.BytesIO(), "pickle": io.BytesIO()}
+    pickle.dump(len(tensors), parts["storages"], 2)
+    pickle.dump(len(tensors), parts["tensors"], 2)
+    for key, tensor in enumerate(tensors.values(), 1000):
+        kind = getattr(torch, f"{str(tensor.dtype)[6:].replace('32', '').replace('int64', 'long').title()}Storage")
+        pickle.dump((key, "cpu", kind), parts["storages"], 2)
+        raw = tensor.contiguous().view(-1)
+        parts["storages"].write(struct.pack("<q", raw.numel()) + raw.view(torch.uint8).numpy().tobytes())
+        pickle.dump((id(tensor), key, torch.Tensor), parts["tensors"], 2)
+        numbers = [*tensor.shape, *tensor.contiguous().stride(), 0]
+        parts["tensors"].write(struct.pack(f"<iI{len(numbers)}q", tensor.dim(), 0, *numbers))
+    pickle.dump([], parts["storages"], 2)
+    Pickler(parts["pickle"], 2).dump(saved)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, part in parts.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = part.tell(), 1.5  # a fraction makes tarfile write a pax header, as it did then
+            part.seek(0)
+            tar.addfile(info, part)
+    return path
+
+
+def soak(full: int) -> int:
+    """How much of ``full`` to do: all of it under ``make soak``, a fixed tenth otherwise."""
+    return full if os.environ.get("SOAK") else full // 10
+
+
+def soak_seed() -> int:
+    """The seed of the random tests; ``SOAK_SEED`` repeats a run that failed."""
+    return int(os.environ.get("SOAK_SEED", "20261127"))
 
 
 def damages(raw: bytes, count: int, seed: int) -> Iterator[Tuple[str, bytes]]:

@@ -12,7 +12,7 @@ def service(host):
 
 def test_training_file_is_whole(host):
     path = f"{service(host)}/data/training/hex8_2p.npz"
-    result = host.ansible("ringrift.recovery.npz_inspect", f"path={path} depth=full config=hex8_2p", check=False)
+    result = host.ansible("ringrift.recovery.npz_inspect", f"path={path} depth=full expect=config=hex8_2p", check=False)
     assert result["valid"], result["problems"]
     assert result["samples"] >= 100
 

@@ -18,9 +18,11 @@ import sys
 import zipfile
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _checkpoint
+from ansible_collections.ringrift.recovery.plugins.module_utils import _checkpoint, _checkpoint_zip
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import MissingFileError
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import verify
+from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_expect import Expectation
+from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,6 +80,7 @@ class TestWholeFiles:
             "sidecar": None,
             "top_level_keys": list(saved),
             "epoch": 4,
+            "step": None,
             "loss": 0.2,
             "tensors": len(tensors) + sum(isinstance(value, torch.Tensor) for value in optimizer),
             "parameters": sum(tensor.numel() for tensor in tensors),
@@ -86,6 +89,13 @@ class TestWholeFiles:
             "architecture": "v4.0.0",
             "board_type": "hex8",
             "num_players": 2,
+            "globals": {
+                "allowed": ["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage"]
+                + ["torch.LongStorage"],
+                "suspicious": [],
+                "dangerous": [],
+            },
+            "value_scan": None,
         }
         assert report.summary().startswith("whole: torch_zip, epoch 4")
 
@@ -334,7 +344,7 @@ class TestStorages:
         assert codes(report) == ["pickle_damaged"]
 
     def test_pickle_beyond_what_is_examined(self, put, raw, monkeypatch):
-        monkeypatch.setattr(_checkpoint, "MAX_PICKLE", 100)
+        monkeypatch.setattr(_checkpoint_zip, "MAX_PICKLE", 100)
         report = verify(put(raw))
         assert (report.valid, codes(report)) == (False, ["pickle_too_large"])
         assert report.integrity == "not_checked" or report.integrity == "not_recorded"
@@ -349,14 +359,17 @@ class TestNumbers:
         tensor = torch.zeros(1000).to(getattr(torch, dtype))
         tensor[777] = value
         report = verify(str(save(tmp_path / "c.pth", {"model_state_dict": {"w": tensor}})))
+        assert codes(report) == []
+        report = verify(str(tmp_path / "c.pth"), scan_values=True)
         assert report.valid
-        assert codes(report) == (["nan_values"] if math.isnan(value) else [])
-
-    def test_search_for_nan_is_bounded(self):
-        budget = [100]
-        infinities = struct.pack("<f", math.inf) * 10_000
-        assert not _checkpoint._has_nan(infinities, "float32", budget)
-        assert budget == [0]
+        kind = "nan" if math.isnan(value) else "infinite" if not math.isfinite(float(tensor[777])) else None
+        assert codes(report) == ([f"{kind}_values"] if kind else [])
+        assert report.value_scan.scanned == 1
+        assert [report.value_scan.nan, report.value_scan.infinite] == [
+            ("model_state_dict.w",) if kind == wanted else () for wanted in ("nan", "infinite")
+        ]
+        assert kind is None or "1 " in report.problems[0].message
+        assert kind is None or "777" in report.problems[0].message
 
     @pytest.mark.parametrize("loss", [math.nan, math.inf])
     def test_loss_that_is_none(self, tmp_path, loss):
@@ -366,6 +379,97 @@ class TestNumbers:
     @pytest.mark.parametrize("epoch", [-1, 10**12, 1 << 400, "7", True, None, 2.5])
     def test_epoch_that_is_none(self, tmp_path, epoch):
         assert verify(str(save(tmp_path / "c.pth", {**content(), "epoch": epoch}))).epoch is None
+
+    def test_which_tensors_hold_what(self, tmp_path):
+        import torch
+
+        tied = torch.zeros(4, 2)
+        saved = {
+            "model_state_dict": {
+                "a": tied,
+                "b": tied,
+                "bias": torch.zeros(4),
+                "mask": torch.full((2, 2), -math.inf),
+                "tiny": torch.ones(3).to(torch.float8_e5m2),
+                "count": torch.zeros(3, 3, dtype=torch.int64),
+                "unsigned": torch.zeros(3, 3, dtype=torch.uint16),
+                "complex": torch.tensor([[1j, math.nan]]),
+            }
+        }
+        for legacy in (False, True):
+            if legacy:
+                del saved["model_state_dict"]["tiny"], saved["model_state_dict"]["unsigned"]
+            path = save(tmp_path / "c.pth", saved, legacy=legacy)
+            report = verify(str(path), scan_values=True)
+            found = report.value_scan.as_dict()
+            assert found["scanned"] == 4
+            assert found["not_scanned"] == ([] if legacy else ["float8_e5m2"])
+            assert found["nan"] == ["model_state_dict.complex"]
+            assert found["infinite"] == ["model_state_dict.mask"]
+            assert set(found["zero"]) == {"model_state_dict.a", "model_state_dict.bias"}
+            assert (report.valid, sorted(set(codes(report)))) == (
+                True,
+                ["infinite_values", "nan_values", "zero_values"],
+            )
+            assert verify(str(path), scan_values=True, depth="quick").value_scan is None
+
+    def test_values_in_safetensors(self, tmp_path):
+        import torch
+        from safetensors.torch import save_file
+
+        tensors = {"w": torch.ones(3, 3), "bad": torch.tensor([1.0, math.inf, math.nan]).bfloat16()}
+        save_file(tensors, tmp_path / "m.safetensors")
+        report = verify(str(tmp_path / "m.safetensors"), scan_values=True)
+        assert (report.value_scan.nan, report.value_scan.infinite) == (("bad",), ("bad",))
+        assert (report.valid, report.parameters) == (True, 12)
+
+
+class TestExpectation:
+    def test_epoch_and_config_that_are_not_said(self, tmp_path):
+        path = str(save(tmp_path / "c.pth", content()["model_state_dict"]))
+        wanted = Expectation(min_epoch=0, config=TrainingConfig("hex8", 2))
+        report = verify(path, expect=wanted)
+        assert [(problem.code, problem.severity) for problem in report.problems] == [
+            ("epoch_unknown", "error"),
+            ("config_unknown", "warning"),
+        ]
+        assert (report.valid, report.integrity) == (False, "verified")
+
+    def test_shapes(self, tmp_path):
+        path, like = save(tmp_path / "c.pth"), save(tmp_path / "like.pth", content(width=7)["model_state_dict"])
+        assert codes(verify(str(path), expect=Expectation(like=str(path)))) == []
+        (problem,) = verify(str(path), expect=Expectation(like=str(like))).problems
+        assert problem.message == (f"its model is not that of {like}: 0.weight is float32[5, 6], not float32[5, 7]")
+        for damage in (b"", b"PK\3\4"):
+            like.write_bytes(damage)
+            (problem,) = verify(str(path), expect=Expectation(like=str(like))).problems
+            assert problem.code == "not_comparable"
+
+    def test_a_damaged_file_is_not_compared(self, put, raw):
+        report = verify(put(raw[:-30]), expect=Expectation(keys=("none",)))
+        assert "key_missing" not in codes(report)
+        assert report.integrity == "damaged"
+
+
+class TestContainerTricks:
+    def test_what_unpacks_to_far_more_is_not_unpacked(self, put, raw):
+        path = pathlib.Path(put(raw))
+        members = {}
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
+        members["c/data/0"] = bytes(100 << 20)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        report = verify(str(path))
+        assert (report.valid, codes(report), report.integrity) == (False, ["compression_bomb"], "not_checked")
+
+    def test_a_pickle_that_torch_does_not_read(self, put, raw):
+        with zipfile.ZipFile(put(raw)) as archive:
+            data = archive.read("c/data.pkl")
+        path = rezip(pathlib.Path(put(raw)), {"extra.pkl": data})
+        report = verify(str(path))
+        assert [(problem.code, problem.severity) for problem in report.problems] == [("unexpected_member", "warning")]
 
 
 class TestSidecar:
@@ -493,13 +597,17 @@ class TestSafetensors:
         assert (report.valid, report.format) == (False, "safetensors")
         assert code in codes(report)
 
-    def test_unknown_type_is_a_warning(self, put):
+    def test_unknown_type_cannot_be_loaded_but_is_no_damage(self, put):
         header = {"w": {"dtype": "F3", "shape": [1], "data_offsets": [0, 4]}}
-        assert codes(verify(put(safetensors(header, bytes(4))))) == ["storage_type_unknown"]
+        report = verify(put(safetensors(header, bytes(4))))
+        assert (report.valid, report.integrity, codes(report)) == (False, "not_recorded", ["storage_type_unknown"])
 
     def test_header_beyond_the_file_and_beyond_the_limit(self, put):
         assert codes(verify(put(safetensors(self.HEADER, b"", length=5000)))) == ["truncated"]
-        assert codes(verify(put(safetensors(self.HEADER, b"", length=50_000_000)))) == ["header_damaged"]
+        assert codes(verify(put(safetensors(self.HEADER, b"", length=50_000_000)))) == ["truncated"]
+        header = b"{" + b" " * (17 << 20) + b"}"
+        report = verify(put(safetensors(header, b"")))
+        assert (codes(report), report.integrity) == (["header_too_large"], "not_recorded")
 
 
 class TestOtherFiles:

@@ -658,6 +658,28 @@ class TestKilled:
             step += 1
         assert step > 12
 
+    def test_the_only_witness_of_the_damage_survives(self, service, tmp_path):
+        """A file without checksums inside: only its sidecar tells that it is damaged."""
+        save(service.path, content(epoch=4), crc=False)
+        pathlib.Path(f"{service.path}.sha256").write_text(f"{sha256(service.path)}  {service.path.name}\n")
+        flipped(service.path, "data/0")
+        damaged = service.path.read_bytes()
+        pristine = tmp_path / "pristine"
+        shutil.copytree(service.root, pristine)
+        step = 0
+        while True:
+            shutil.rmtree(service.root)
+            shutil.copytree(pristine, service.root)
+            if forked(lambda limit=step: self.run_and_die(service, limit)) == 0:
+                break
+            if service.path.read_bytes() == damaged:
+                assert not verify(str(service.path)).valid, f"killed before step {step}"
+            restore(request(service, PATTERN, "models/*"), now=NOW + 60)
+            assert service.path.read_bytes() == service.epochs[4].read_bytes()
+            assert verify(str(service.path)).integrity == "verified"
+            step += 1
+        assert step > 8
+
     def run_and_die(self, service, limit: int) -> None:
         left = [limit]
 

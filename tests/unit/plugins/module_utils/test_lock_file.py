@@ -687,7 +687,7 @@ for _number in range(rounds):
     choice, pause = rng.choice(["die", "orphan"]), rng.random() * 0.004
     if not os.fork():
         attempt(choice, pause)
-    time.sleep(rng.random() * 0.016)
+    time.sleep(rng.random() * 0.04)
 time.sleep(0.05)
 """
 
@@ -697,12 +697,13 @@ def test_under_contention_every_holder_keeps_its_file(path, tmp_path, monkeypatc
     monkeypatch.setattr(_lock_file, "SETTLE", 0.0)
     notes = tmp_path / "notes"
     contenders = [
-        subprocess.Popen([sys.executable, "-I", "-S", "-c", CONTENDER, str(path), str(notes), seed, "400"])
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", CONTENDER, str(path), str(notes), seed, "100000"])
         for seed in "12"
     ]
-    released, deadline = 0, time.monotonic() + 20
+    released, begun = 0, time.monotonic()
     try:
-        while any(contender.poll() is None for contender in contenders) and time.monotonic() < deadline:
+        # Four seconds are some 400 attempts; a machine that is busy gets the time that it needs.
+        while time.monotonic() < begun + 4 or (released <= 10 and time.monotonic() < begun + 60):
             state = _lock.inspect("hex8_2p", str(tmp_path), path=str(path))
             if state.releasable and _lock.release(state) is None:
                 released += 1
@@ -710,6 +711,7 @@ def test_under_contention_every_holder_keeps_its_file(path, tmp_path, monkeypatc
         for contender in contenders:
             contender.kill()
             contender.wait(5)
+    time.sleep(0.1)  # for those that they have started
     held = [line.split() for line in notes.read_text().splitlines()]
     assert len(held) > 30
     assert released > 10

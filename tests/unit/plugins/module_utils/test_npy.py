@@ -21,6 +21,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
+from tests.unit.checkpoint_files import soak
+
 DTYPES = [
     "bool",
     "int8",
@@ -98,6 +100,61 @@ def compare(array: np.ndarray, data: bytes) -> None:
         assert data[header.data_offset :] == array.tobytes(order="A")
 
 
+def plain_type(chance) -> str:
+    sizes = ["", "0", "1", "2", "3", "4", "8", "12", "16", "24", "32", "08", "536870911", "536870912", "2147483648"]
+    units = ["", "", "", "[ns]", "[D]", "[25s]", "[foo]", "[0s]", "[s/2]", "[generic]", "[]", "[9999999999s]"]
+    return chance.choice("<>|=") + chance.choice("biufcmMOSUVTa?q") + chance.choice(sizes) + chance.choice(units)
+
+
+def shape_text(chance) -> str:
+    rare = ["-1", "True", "2147483647", "4294967296", "9223372036854775807", "1.0", "None", "'a'", "3L"]
+    lengths = [
+        chance.choice(rare) if chance.random() < 0.1 else chance.choice("0123")
+        for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 65)))
+    ]
+    return f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"
+
+
+def type_text(chance, depth: int = 0) -> str:
+    kind = chance.random()
+    if kind < 0.5 or depth > 3:
+        return repr(plain_type(chance))
+    if kind < 0.6:
+        return f"({type_text(chance, depth + 1)}, {chance.choice((shape_text(chance), '2'))})"
+    names = ["'a'", "'b'", "''", "('t', 'a')", "('', 'x')", "1", "'\xfc'", "'\\x41'", "'A'", "'x y'", "None"]
+    fields = []
+    for _ in range(chance.randrange(4)):
+        parts = [chance.choice(names), type_text(chance, depth + 1)]
+        parts += [shape_text(chance)] if chance.random() < 0.3 else []
+        fields.append(f"({', '.join(parts)})")
+    return f"[{', '.join(fields)}]"
+
+
+def header_text(chance) -> str:
+    """The text of a header, mostly of the right form, with values of all kinds in it."""
+    parts = [f"'descr': {type_text(chance)}", "'fortran_order': False", f"'shape': {shape_text(chance)}"]
+    if chance.random() < 0.1:
+        chance.shuffle(parts)
+    text = "{" + ", ".join(parts) + chance.choice((", }", "}"))
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
+        at = chance.randrange(len(text))
+        text = text[:at] + chance.choice("{}[]()'\",: \\0129LTFe<>|O-+.#\nab\t") + text[at + chance.randrange(2) :]
+    return text
+
+
+def numpys_header(data: bytes, version, header):
+    """Shape, order and type as numpy reads them; raises where it refuses them."""
+    stream = io.BytesIO(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if version != (3, 0):
+            npy.read_magic(stream)
+            return (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
+        # For this version numpy offers no reader of the header alone.
+        array = npy.read_array(io.BytesIO(data + bytes(header.data_size)))
+        return array.shape, header.fortran_order, array.dtype
+
+
 class TestAgainstNumpy:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
@@ -168,7 +225,17 @@ class TestDamage:
             ("{'descr': '<f', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
             ("{'descr': '<i4[ns]', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
             ("{'descr': None, 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
-            ("{'descr': [], 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': [('a', '<f4'), ('a', '<f4')], 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': [('A', '<f4'), ('\\x41', '<f4')], 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': [('\\x4', '<f4')], 'fortran_order': False, 'shape': ()}", "header_damaged"),
+            ("{'descr': '<f12', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': '<m08[s]', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': '<M8[foo]', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': '<M8[0s]', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': '<U536870912', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': '|V2147483648', 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': ('|O', (999999999,)), 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
+            ("{'descr': ('|S0', (2,)), 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
             ("{'descr': [('a',)], 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
             ("{'descr': [(1, '<f4')], 'fortran_order': False, 'shape': ()}", "unknown_dtype"),
         ],
@@ -205,8 +272,9 @@ class TestDamage:
             parse_header(bytes(data))
 
     def test_long_integers_of_python_2(self):
-        header = parse_header(raw("{'descr': '<f4', 'fortran_order': False, 'shape': (601L, 20L), }"))
-        assert header.shape == (601, 20)
+        text = "{'descr': '<f4', 'fortran_order': False, 'shape': (601L, 20L), }"
+        assert parse_header(raw(text)).shape == (601, 20)
+        assert refused(raw(text, (3, 0))).code == "header_damaged"
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=400))
@@ -240,6 +308,22 @@ class TestDamage:
             shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
         assert (shape, fortran_order) == (header.shape, header.fortran_order)
         assert dtype.hasobject if header.element.size is None else dtype.itemsize == header.element.size
+
+    @pytest.mark.soak
+    @settings(max_examples=soak(5_000), deadline=None)
+    @given(st.randoms(use_true_random=False), st.sampled_from([(1, 0), (2, 0), (3, 0)]))
+    def test_nothing_is_accepted_that_numpy_refuses(self, chance, version):
+        data = raw(header_text(chance), version)
+        if refused(data) is not None:
+            return
+        header = parse_header(data)
+        if version == (3, 0) and (header.data_size is None or header.data_size > 1 << 20):
+            return
+        shape, fortran_order, dtype = numpys_header(data, version, header)
+        assert (shape, fortran_order) == (header.shape, header.fortran_order)
+        assert dtype.hasobject if header.element.size is None else dtype.itemsize == header.element.size
+        if header.element.kind != "V":
+            assert header.element.name == str(dtype)
 
     def test_a_flipped_bit_in_a_header_is_damage_or_means_what_numpy_says(self):
         data = save(np.zeros((12, 3), "<f4"))

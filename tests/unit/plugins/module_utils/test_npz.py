@@ -9,15 +9,18 @@ import io
 import json
 import os
 import pathlib
+import pickle
 import random
+import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _npz, _zip
+from ansible_collections.ringrift.recovery.plugins.module_utils import _npz, _npz_metadata, _parallel, _zip
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import MissingFileError
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import parse_config
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -26,79 +29,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
+from tests.unit.npz_files import (
+    METADATA,
+    SAMPLES,
+    flat,
+    numpy_arrays,
+    objects,
+    packed,
+    raw_member,
+    recorded,
+    single_object,
+    training_arrays,
+    write,
+)
+
 HEX8 = parse_config("hex8_2p")
-SAMPLES = 130
-
-
-def objects(values) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def recorded(arrays) -> np.ndarray:
-    """The checksums as the service's exporter writes them."""
-    sums = {}
-    for name, array in arrays.items():
-        digest = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
-        if array.dtype == object:
-            for item in array.flat:
-                digest.update(str(item).encode())
-        else:
-            digest.update(array.tobytes())
-        sums[name] = digest.hexdigest()
-    return np.asarray(json.dumps(sums, sort_keys=True))
-
-
-def training_arrays(samples: int = SAMPLES, seed: int = 1) -> dict:
-    rng = np.random.default_rng(seed)
-    return {
-        "features": rng.integers(0, 2, (samples, 4, 9, 9)).astype("<f4"),
-        "globals": rng.random((samples, 20), "<f4"),
-        "values": rng.choice([-1.0, 1.0], samples).astype("<f4"),
-        "values_mp": rng.random((samples, 4), "<f4"),
-        "num_players": np.full(samples, 2, "<i4"),
-        "policy_indices": objects(list(range(samples))),
-        "phases": objects(["ring_placement"] * samples),
-        "board_type": np.asarray("hex8"),
-        "board_size": np.asarray(9),
-        "in_channels": np.asarray(4),
-        "policies_normalized": np.asarray(True),
-        "export_version": np.asarray("2.1"),
-    }
-
-
-def write(path: pathlib.Path, arrays=None, save=np.savez_compressed, checksums=False, **changes) -> pathlib.Path:
-    arrays = {**(training_arrays() if arrays is None else arrays), **changes}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    if checksums:
-        arrays["data_checksums"] = recorded(arrays)
-    save(path, **arrays)
-    return path
 
 
 def codes(report, severity="error") -> list:
     return [problem.code for problem in report.problems if problem.severity == severity]
-
-
-def numpy_arrays(source) -> dict:
-    with np.load(source, allow_pickle=True) as data:
-        return {name: data[name] for name in data.files}
-
-
-def same(left: dict, right: dict) -> bool:
-    if left.keys() != right.keys():
-        return False
-    for name, array in left.items():
-        other = right[name]
-        if not isinstance(other, np.ndarray) or (array.shape, array.dtype) != (other.shape, other.dtype):
-            return False
-        if array.dtype == object:
-            if array.tolist() != other.tolist():
-                return False
-        elif array.tobytes() != other.tobytes():
-            return False
-    return True
 
 
 @pytest.fixture
@@ -132,7 +81,7 @@ class TestWhatTheRealServiceWrites:
 
     def test_a_flipped_bit_anywhere_never_passes_for_other_data(self, real, tmp_path):
         data = (real / "hex8_2p_parallel_40ch.npz").read_bytes()
-        arrays = numpy_arrays(io.BytesIO(data))
+        arrays = flat(numpy_arrays(io.BytesIO(data)))
         target = tmp_path / "broken.npz"
         rng = random.Random(5)
         for _turn in range(25):
@@ -140,7 +89,7 @@ class TestWhatTheRealServiceWrites:
             broken[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             target.write_bytes(bytes(broken))
             report = inspect(str(target), depth="full", config=HEX8)
-            assert not report.valid or same(arrays, numpy_arrays(target))
+            assert not report.valid or flat(numpy_arrays(target)) == arrays
 
 
 class TestWhatNumpyWrites:
@@ -167,10 +116,8 @@ class TestWhatNumpyWrites:
     @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
     @pytest.mark.parametrize("order", ["C", "F"])
     def test_header_versions_and_orders(self, path, version, order):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, array in training_arrays().items():
-                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    npy.write_array(member, np.asarray(array, order=order), version)
+        arrays = {name: np.asarray(array, order=order) for name, array in training_arrays().items()}
+        path.write_bytes(packed(arrays, version=version))
         report = inspect(str(path), depth="full", config=HEX8, min_samples=100)
         assert report.valid, report.problems
 
@@ -237,33 +184,6 @@ class TestWhatNumpyWrites:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-    def test_nothing_that_changes_what_numpy_reads_is_valid(self, path, save):
-        """Seeded flips, holes, cuts and insertions; numpy is the oracle."""
-        arrays = training_arrays(12)
-        data = write(path, arrays, save).read_bytes()
-        good = numpy_arrays(path)
-        rng = random.Random(11)
-        harmless = 0
-        for turn in range(400):
-            broken = bytearray(data)
-            at = rng.randrange(len(data))
-            if turn % 8 == 5:
-                broken[at : at + rng.randrange(1, 64)] = bytes(min(len(data) - at, 32))
-            elif turn % 8 == 6:
-                del broken[at:]
-            elif turn % 8 == 7:
-                broken[at:at] = bytes(rng.randrange(1, 9))
-            else:
-                broken[at] ^= 1 << rng.randrange(8)
-            path.write_bytes(bytes(broken))
-            report = inspect(str(path), depth="full")
-            if "too_small" in codes(report) or not report.valid:
-                continue
-            harmless += 1
-            assert same(good, numpy_arrays(path)), f"turn {turn} at {at}"
-        assert harmless < 200
-
     def test_a_flipped_bit_in_a_large_array_is_for_full_depth(self, path):
         data = bytearray(write(path, save=np.savez).read_bytes())
         at = data.index(training_arrays()["features"].tobytes()) + 20_000
@@ -296,31 +216,33 @@ class TestDamage:
             assert not inspect(str(path), depth="full").valid
 
     def test_a_wrong_shape_shows_at_quick_depth(self, path):
-        arrays = training_arrays()
-        write(path, arrays)
-        with zipfile.ZipFile(path, "w") as file:
-            for name, array in arrays.items():
-                data = io.BytesIO()
-                npy.write_array(data, array)
-                raw = data.getvalue()
-                if name == "features":
-                    raw = raw.replace(b"(130, 4, 9, 9), } ", b"(22000000000,), }  ".ljust(18)[:18])
-                file.writestr(f"{name}.npy", raw)
-        report = inspect(str(path), min_samples=100)
+        data = io.BytesIO()
+        npy.write_array(data, training_arrays()["features"])
+        raw = data.getvalue().replace(b"(130, 4, 9, 9), } ", b"(22000000000,), }  ".ljust(18)[:18])
+        report = inspect(str(raw_member(write(path), "features", raw)), min_samples=100)
         assert "implausible_shape" in codes(report)
         assert report.samples is None
 
     def test_more_objects_than_a_pickle_can_hold(self, path):
-        arrays = training_arrays()
-        with zipfile.ZipFile(path, "w") as file:
-            for name, array in arrays.items():
-                data = io.BytesIO()
-                npy.write_array(data, array)
-                raw = data.getvalue()
-                if name == "phases":
-                    raw = raw.replace(b"(130,), }      ", b"(99999999,), } ")
-                file.writestr(f"{name}.npy", raw)
-        assert codes(inspect(str(path))) == ["implausible_shape"]
+        data = io.BytesIO()
+        npy.write_array(data, training_arrays()["phases"])
+        raw = data.getvalue().replace(b"(130,), }      ", b"(99999999,), } ")
+        assert codes(inspect(str(raw_member(write(path), "phases", raw)))) == ["implausible_shape"]
+
+    @pytest.mark.parametrize("shape", ["(1 << 62,)", "(10**19,)", "(0, 10**19)", "(-1,)", "(1,) * 65", "(2**31,) * 4"])
+    @pytest.mark.parametrize("descr", ["<f4", "|O", "|V0", "<U1000"])
+    def test_shapes_beyond_all_memory(self, path, shape, descr):
+        head = {"descr": descr, "fortran_order": False, "shape": eval(shape)}
+        text = f"{head!r}\n".encode()
+        raw = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64)
+        raw_member(write(path), "features", raw)
+        tracemalloc.start()
+        report = inspect(str(path), depth="full", min_samples=100)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert report.samples is None
+        assert {"implausible_shape", "missing_array"} <= set(codes(report))
+        assert peak < 24e6
 
     def test_checksums_in_the_file_that_do_not_fit(self, path):
         arrays = training_arrays()
@@ -418,14 +340,88 @@ class TestJudgement:
     def test_values_that_are_not_finite(self, path, bad, dtype):
         features = training_arrays()["features"].astype(dtype)
         features[77, 3, 8, 8] = bad
-        report = inspect(str(write(path, features=features)), depth="full")
+        write(path, features=features)
+        assert inspect(str(path), depth="full").valid
+        report = inspect(str(path), depth="full", scan_values=True)
         assert codes(report) == ["not_finite"]
-        index = np.ravel_multi_index((77, 3, 8, 8), features.shape)
-        assert f"element {index} " in report.problems[0].message
+        found = "1 NaN and 0 infinite" if np.isnan(bad) else "0 NaN and 1 infinite"
+        (problem,) = report.problems
+        assert problem.member == "features.npy"
+        assert problem.message == (
+            f"it holds {found} numbers, the first at index [77, 3, 8, 8]; the trainer stops at it"
+        )
 
-    def test_large_finite_values_are_fine(self, path):
-        values = np.full(SAMPLES, np.finfo("<f8").max)
-        assert inspect(str(write(path, values=values)), depth="full").valid
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"globals": np.full((SAMPLES, 2), np.nan)}, {"error": ["not_finite"], "warning": []}),
+            ({"opponent_elo": np.full(SAMPLES, np.inf, ">f4")}, {"error": [], "warning": ["not_finite"]}),
+            ({"rate": np.asarray(np.nan, "<f4")}, {"error": [], "warning": ["not_finite"]}),
+            ({"features": np.zeros((SAMPLES, 4, 9, 9), "<f4")}, {"error": [], "warning": ["all_zero"]}),
+            ({"values": np.zeros(SAMPLES, ">f8")}, {"error": [], "warning": ["all_zero"]}),
+            ({"policy_values": np.zeros((SAMPLES, 3), "<f2")}, {"error": [], "warning": ["all_zero"]}),
+            ({"opponent_elo": np.zeros(SAMPLES, "<f4")}, {"error": [], "warning": []}),
+            ({"values": np.full(SAMPLES, np.finfo("<f8").max)}, {"error": [], "warning": []}),
+            ({"values": np.zeros(SAMPLES, "<i4")}, {"error": [], "warning": []}),
+        ],
+    )
+    def test_what_the_values_are_like(self, path, changes, expected):
+        report = inspect(str(write(path, **changes)), depth="full", scan_values=True)
+        assert {severity: codes(report, severity) for severity in expected} == expected
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        dtype=st.sampled_from(["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<c8", ">c16"]),
+        shape=st.sampled_from([(SAMPLES,), (SAMPLES, 3), (SAMPLES, 2, 5)]),
+        order=st.sampled_from("CF"),
+        places=st.lists(st.integers(0, 10_000), max_size=5),
+        bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+    )
+    def test_what_is_not_finite_is_counted_as_numpy_counts_it(self, tmp_path_factory, dtype, shape, order, places, bad):
+        path = tmp_path_factory.getbasetemp() / "floats.npz"
+        array = np.ones(shape, dtype, order=order)
+        for place in places:
+            array[np.unravel_index(place % array.size, shape)] = bad
+        report = inspect(str(write(path, something=array)), depth="full", scan_values=True)
+        assert "something" in report.value_scan.scanned
+        said = [problem.message for problem in report.problems if problem.member == "something.npy"]
+        wrong = np.flatnonzero(~np.isfinite(array.ravel(order="F" if order == "F" and array.ndim > 1 else "C")))
+        if not len(wrong):
+            assert said == []
+            return
+        index = np.unravel_index(wrong[0], shape, order="F" if order == "F" and array.ndim > 1 else "C")
+        nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        assert f"{nan} NaN and {infinite} infinite numbers" in said[0]
+        assert f"at index {[int(place) for place in index]}" in said[0]
+
+    def test_which_values_are_looked_at(self, path):
+        write(
+            path,
+            metadata=single_object(METADATA),
+            wide=np.ones(SAMPLES, np.longdouble),
+            pairs=np.ones(SAMPLES, [("a", "<f4")]),
+            policy_values=objects([[1.0]] * SAMPLES),
+            raw=np.zeros(SAMPLES, "V4"),
+        )
+        report = inspect(str(path), depth="full", scan_values=True)
+        assert report.value_scan.scanned == ("features", "globals", "values", "values_mp")
+        assert set(report.value_scan.not_scanned) == {
+            "policy_indices",
+            "phases",
+            "metadata",
+            "wide",
+            "pairs",
+            "policy_values",
+        }
+        assert inspect(str(path), depth="full").value_scan is None
+
+    def test_a_damaged_array_is_not_among_those_that_were_looked_at(self, path):
+        data = bytearray(write(path, save=np.savez).read_bytes())
+        data[data.index(training_arrays()["features"].tobytes()) + 20_000] ^= 1
+        path.write_bytes(bytes(data))
+        report = inspect(str(path), depth="full", scan_values=True)
+        assert codes(report) == ["crc_mismatch"]
+        assert "features" in report.value_scan.not_scanned
 
     def test_too_few_samples(self, path):
         write(path)
@@ -460,13 +456,99 @@ class TestJudgement:
         assert codes(report, "warning") == ["unexpected_member"]
 
     def test_very_many_members(self, path):
-        write(path)
+        arrays = {f"a{index}": np.zeros(3) for index in range(900)}
+        assert inspect(str(write(path, **arrays)), depth="full", min_samples=100).valid
         with zipfile.ZipFile(path, "a") as file:
             for index in range(300):
                 file.writestr(f"x{index}", "")
         report = inspect(str(path), depth="full")
         assert "too_many_members" in codes(report)
         assert len(report.problems) <= 41
+
+    def test_a_member_that_hides_an_array(self, path):
+        write(path)
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr("features", "hello")
+        assert numpy_arrays(path)["features"] == b"hello"
+        assert codes(inspect(str(path))) == ["unexpected_member"]
+
+
+class TestMetadata:
+    def test_of_the_real_service(self, real):
+        path = real / "hex8_2p_single_64ch.npz"
+        assert inspect(str(path)).metadata == numpy_arrays(path)["metadata"].item()
+        assert inspect(str(real / "hex8_2p_parallel_40ch.npz")).metadata is None
+
+    @pytest.mark.parametrize("depth", ["quick", "full"])
+    def test_as_numpy_writes_it(self, path, depth):
+        report = inspect(str(write(path, metadata=single_object(METADATA))), depth=depth, config=HEX8)
+        assert (report.problems, report.metadata) == ((), METADATA)
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (np.int64(6), 6),
+            (np.asarray(7, ">i2")[()], 7),
+            (np.float32(0.5), 0.5),
+            (np.float64("nan"), "nan"),
+            (np.bool_(True), True),
+            (np.str_("hex8"), None),
+            (float("inf"), "inf"),
+            (True, True),
+            (None, None),
+            ([1], None),
+            (10**9, 10**9),
+            (-(2**63), -(2**63)),
+            ("a\x1bb", "a\ufffdb"),
+        ],
+    )
+    def test_plain_values(self, path, value, expected):
+        report = inspect(str(write(path, metadata=single_object({"a": value, 5: 6, "b": "x"}))))
+        assert report.valid
+        assert report.metadata == {"a": expected, "b": "x"}
+        json.dumps(report.as_dict())
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    def test_older_and_newer_pickles(self, path, protocol):
+        write(path)
+        head = io.BytesIO()
+        npy.write_array(head, single_object(None))
+        raw = head.getvalue()[:128] + pickle.dumps(single_object(METADATA), protocol)
+        report = inspect(str(raw_member(path, "metadata", raw)), depth="full")
+        assert (report.problems, report.metadata) == ((), METADATA)
+
+    def test_another_number_of_samples(self, path):
+        report = inspect(str(write(path, metadata=single_object({**METADATA, "sample_count": 5}))))
+        assert report.valid
+        assert codes(report, "warning") == ["metadata_disagrees"]
+        assert report.problems[0].message == f"it says that there are 5 samples, but features has {SAMPLES}"
+
+    @pytest.mark.parametrize("value", [["x"], "x", {"a": "y" * (64 << 10)}, None])
+    def test_that_cannot_be_read(self, path, value):
+        report = inspect(str(write(path, metadata=single_object(value))), depth="full")
+        assert report.valid
+        assert (codes(report, "warning"), report.metadata) == (["metadata_unreadable"], None)
+
+    def test_a_pickle_that_breaks_off(self, path):
+        write(path)
+        head = io.BytesIO()
+        npy.write_array(head, single_object(METADATA))
+        report = inspect(str(raw_member(path, "metadata", head.getvalue()[:-20])), depth="full")
+        assert (codes(report, "warning"), report.metadata) == (["metadata_unreadable"], None)
+
+    @pytest.mark.parametrize("metadata", [np.asarray('{"a": 1}'), objects([METADATA]), np.zeros(SAMPLES)])
+    def test_that_is_something_else(self, path, metadata):
+        assert inspect(str(write(path, metadata=metadata))).metadata is None
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.data())
+    def test_a_damaged_pickle_never_raises_and_never_gives_more_than_plain_values(self, data):
+        raw = bytearray(pickle.dumps(single_object({**METADATA, "n": np.int64(3)}), 4))
+        for _turn in range(data.draw(st.integers(0, 4))):
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+        found = _npz_metadata.read_metadata(bytes(raw) if data.draw(st.booleans()) else data.draw(st.binary()))
+        for value in (found.values or {}).values():
+            assert value is None or isinstance(value, (str, int, float))
 
 
 class TestSafety:
@@ -478,17 +560,21 @@ class TestSafety:
         write(path, metadata=np.asarray(Bomb(), dtype=object))
         for depth in ("quick", "full"):
             report = inspect(str(path), depth=depth, config=HEX8)
-            assert report.valid
+            assert codes(report) == ["dangerous_pickle"]
+            assert "getattr" in report.problems[0].message
             assert next(info for info in report.arrays if info.name == "metadata").object
         assert not (tmp_path / "exploded").exists()
 
-    def test_needs_neither_numpy_nor_pickle(self, path):
-        write(path)
+    def test_needs_no_numpy_and_unpickles_nothing(self, path):
+        write(path, metadata=single_object(METADATA))
         code = (
             f"import sys; sys.path[:0] = {sys.path!r}\n"
+            "import pickle\n"
+            "pickle.load = pickle.loads = pickle.Unpickler = pickle._Unpickler = None\n"
             "from ansible_collections.ringrift.recovery.plugins.module_utils._npz import inspect\n"
-            f"assert inspect({str(path)!r}, depth='full').valid\n"
-            "assert not {'numpy', 'pickle', '_pickle'} & set(sys.modules), 'imported'\n"
+            f"report = inspect({str(path)!r}, depth='full', scan_values=True)\n"
+            "assert report.valid and report.metadata['game_count'] == 6\n"
+            "assert 'numpy' not in sys.modules, 'imported'\n"
         )
         subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=20)
 
@@ -505,16 +591,38 @@ class TestSafety:
         assert path.stat().st_size > 50e6
         assert costs[1] < 1.01 * costs[0] < 400_000
 
-    def test_memory_at_full_depth_is_bounded(self, path):
+    def test_memory_at_full_depth_is_bounded(self, path, monkeypatch):
         # Compresses a thousandfold: 96 MB from a file of 100 kB.
-        write(path, features=np.zeros((2_300, 128, 9, 9), "<f4"), checksums=True)
+        monkeypatch.setattr(_parallel, "cores", lambda: 4)
+        arrays = {f"part{index}": np.zeros((2_300, 32, 9, 9), "<f4") for index in range(4)}
+        write(path, arrays, checksums=True)
         inspect(str(path))
         tracemalloc.start()
-        report = inspect(str(path), depth="full")
+        report = inspect(str(path), samples_from="part0", arrays=[], depth="full", scan_values=True)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert report.samples == 2_300
-        assert peak < 24e6
+        assert (report.samples, report.checksums.verified, len(report.value_scan.scanned)) == (2_300, 4, 4)
+        assert peak < 12e6
+
+    def test_the_number_of_cores_does_not_change_what_is_found(self, path, monkeypatch):
+        arrays = {f"part{index}": training_arrays(seed=index)["globals"] for index in range(12)}
+        arrays["part3"][5, 5] = np.nan
+        data = bytearray(write(path, arrays, np.savez, checksums=True).read_bytes())
+        for index in (9, 2, 7):
+            data[data.index(arrays[f"part{index}"].tobytes()) + 100] ^= 1
+        path.write_bytes(bytes(data))
+        reports = []
+        for cores in (1, 2, 4):
+            monkeypatch.setattr(_parallel, "cores", lambda cores=cores: cores)
+            reports.append(inspect(str(path), "part0", "full", arrays=[], checksum=True, scan_values=True).as_dict())
+            del reports[-1]["age"]
+        assert reports[0] == reports[1] == reports[2]
+        assert [problem["member"] for problem in reports[0]["problems"]] == [
+            "part2.npy",
+            "part7.npy",
+            "part9.npy",
+            "part3.npy",
+        ]
 
     def test_names_from_the_file_are_made_safe(self, path):
         write(path, **{"x\u202e" + "y" * 500: np.zeros(3)})
@@ -522,6 +630,32 @@ class TestSafety:
         (name,) = [info.name for info in report.arrays if info.name.startswith("x")]
         assert name.isprintable()
         assert len(name) <= 201
+
+
+class TestInWords:
+    def test_what_was_seen(self, path):
+        write(path, metadata=single_object({"sample_count": 3}))
+        size = path.stat().st_size
+        held = f"{SAMPLES} samples, 13 arrays, {size} bytes"
+        assert inspect(str(path), depth="full").summary() == (
+            f"whole: {held}, every byte compared; warnings: metadata_disagrees"
+        )
+        write(path)
+        held = f"{SAMPLES} samples, 12 arrays, {path.stat().st_size} bytes"
+        assert inspect(str(path)).summary() == (
+            f"no damage seen: {held}, but the content was not compared (depth=quick)"
+        )
+
+    def test_what_is_wrong(self, path):
+        path.write_bytes(write(path).read_bytes()[:-30])
+        said = inspect(str(path)).summary()
+        assert said.startswith("cannot be trained on: the end of the directory is not there")
+
+    def test_how_old_it_is(self, path):
+        write(path)
+        for age in (3600, -3600):
+            os.utime(path, (1, time.time() - age))
+            assert inspect(str(path)).age == pytest.approx(age, abs=5)
 
 
 class TestWhenItCannotLook:
@@ -542,6 +676,10 @@ class TestWhenItCannotLook:
     def test_an_unknown_depth(self, path):
         with pytest.raises(RecoveryError, match="depth is 'deep'"):
             inspect(str(path), depth="deep")
+
+    def test_values_without_reading_them(self, path):
+        with pytest.raises(RecoveryError, match="Set depth to full"):
+            inspect(str(path), scan_values=True)
 
     def test_a_file_that_changes_meanwhile(self, path, monkeypatch):
         write(path)

@@ -14,14 +14,17 @@ import zipfile
 
 import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils import _pickle
-from ansible_collections.ringrift.recovery.plugins.module_utils._pickle import (
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle import Source, interpret
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_globals import (
     ALLOWED,
     DANGEROUS,
     SUSPICIOUS,
-    Source,
     classify,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_tree import (
+    MAX_NAMES,
+    Opaque,
     get,
-    interpret,
     is_mapping,
     is_tensor,
     keys,
@@ -76,7 +79,7 @@ class TestPlainData:
 
     def test_integers_beyond_use_are_not_kept(self):
         report = interpret(pickle.dumps({"epoch": 1 << 5000}))
-        assert get(report.root, "epoch") == _pickle.Opaque("integer")
+        assert get(report.root, "epoch") == Opaque("integer")
 
     def test_self_reference_and_sharing(self):
         loop: list = []
@@ -232,7 +235,7 @@ class TestNothingRuns:
 
     def test_list_of_names_is_bounded(self):
         report = interpret(b"".join(b"cmodule%d\nname\n0" % index for index in range(1000)) + b"N.")
-        assert len(report.suspicious) == _pickle.MAX_NAMES
+        assert len(report.suspicious) == MAX_NAMES
         assert len(report.problems[0].message) < 500
 
 
@@ -299,7 +302,7 @@ class TestDamage:
         assert codes(interpret(b"N0" * 200 + b"N.")) == ["pickle_too_large"]
 
     def test_copies_without_end(self, monkeypatch):
-        monkeypatch.setattr(_pickle, "MAX_OPCODES", 5000)
+        monkeypatch.setattr(_pickle, "MAX_WEIGHT", 500_000)
         pairs = b"(" + b"K\x01K\x02\x86" * 100 + b"l\x85q\x010"
         data = b"\x80\x02ccollections\nOrderedDict\nq\x000" + pairs + b"h\x00h\x01R0" * 100 + b"N."
         assert codes(interpret(data)) == ["pickle_too_large"]

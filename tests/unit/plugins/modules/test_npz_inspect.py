@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ringrift.recovery.plugins.module_utils import _npy, _npz, _zip
+from ansible_collections.ringrift.recovery.plugins.module_utils import _npy, _npz, _npz_values, _zip
 from ansible_collections.ringrift.recovery.plugins.modules import npz_inspect
 
 
@@ -24,6 +24,7 @@ def write(path: pathlib.Path, samples: int = 120, **changes) -> pathlib.Path:
         "board_type": np.asarray("hex8"),
         **changes,
     }
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     np.savez_compressed(path, **arrays)
     return path
 
@@ -47,7 +48,7 @@ def path(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("depth", ["quick", "full"])
 def test_a_good_file(run, path, depth, check):
     before = path.stat()
-    result = run(path=str(path), config="hex8_2p", depth=depth, checksum=True, _ansible_check_mode=check)
+    result = run(path=str(path), expect={"config": "hex8_2p"}, depth=depth, checksum=True, _ansible_check_mode=check)
     assert (result["changed"], result["valid"], result["problems"], result["samples"]) == (False, True, [], 120)
     assert result["arrays"]["features"]["shape"] == [120, 4, 9, 9]
     assert result["scalars"] == {"board_type": "hex8"}
@@ -64,7 +65,7 @@ def test_every_key_is_documented(run, path):
 
 
 def test_every_code_is_documented():
-    engines = (_npz, _npy, _zip)
+    engines = (_npz, _npy, _npz_values, _zip)
     source = "".join(pathlib.Path(engine.__file__).read_text() for engine in engines)
     codes = set(re.findall(r'\b(?:add|Problem|HeaderError|_problem)\(\s*(?:member, )?"([a-z0-9_]+)"', source))
     description = yaml.safe_load(npz_inspect.RETURN)["problems"]["contains"]["code"]["description"]
@@ -76,7 +77,7 @@ def test_the_trainer_s_own_limit_is_the_default(run, path):
     write(path, samples=99)
     result = run(path=str(path))
     assert (result["valid"], [problem["code"] for problem in result["problems"]]) == (False, ["too_few_samples"])
-    assert run(path=str(path), min_samples=0)["valid"] is True
+    assert run(path=str(path), expect={"min_samples": 0})["valid"] is True
 
 
 def test_a_damaged_file_is_a_finding(run, path):
@@ -93,23 +94,55 @@ def test_a_missing_file_is_a_failure(run, tmp_path):
 
 
 def test_a_config_that_is_none_is_a_failure(run, path):
-    result = run(path=str(path), config="hex8")
+    result = run(path=str(path), expect={"config": "hex8"})
     assert result["failed"] is True
     assert "hex8_2p" in result["msg"]
 
 
 def test_a_file_of_another_config(run, path):
-    result = run(path=str(path), config="square8_2p")
+    result = run(path=str(path), expect={"config": "square8_2p"})
     assert {problem["code"] for problem in result["problems"]} == {"wrong_config"}
+
+
+def test_other_arrays(run, path):
+    write(path, values=None, labels=np.random.default_rng(1).random(120))
+    assert run(path=str(path), expect={"arrays": ["labels"]})["valid"] is True
+    result = run(path=str(path), expect={"arrays": ["labels", "weights"]})
+    assert [(problem["code"], problem["member"]) for problem in result["problems"]] == [("missing_array", "weights")]
+
+
+def test_the_values(run, path):
+    values = np.ones(120, "<f4")
+    values[7] = np.nan
+    write(path, values=values)
+    assert run(path=str(path), depth="full")["value_scan"] is None
+    result = run(path=str(path), depth="full", scan_values=True)
+    assert result["value_scan"] == {"scanned": ["features", "values"], "not_scanned": []}
+    assert result["msg"] == (
+        "cannot be trained on: values.npy: it holds 1 NaN and 0 infinite numbers, the first at index [7]; "
+        "the trainer stops at it"
+    )
+
+
+def test_the_values_without_reading_them(run, path):
+    result = run(path=str(path), scan_values=True)
+    assert result["failed"] is True
+    assert result["msg"] == "scan_values needs every byte, but depth is quick. Set depth to full."
 
 
 def test_the_defaults_are_those_of_the_documentation():
     options = yaml.safe_load(npz_inspect.DOCUMENTATION)["options"]
     assert {name: option.get("default") for name, option in options.items()} == {
         "path": None,
-        "config": None,
         "samples_from": "features",
-        "min_samples": 100,
+        "expect": None,
         "depth": "quick",
+        "scan_values": False,
         "checksum": False,
+    }
+    expect = options["expect"]["suboptions"]
+    assert {name: option.get("default") for name, option in expect.items()} == {
+        "config": None,
+        "min_samples": 100,
+        "arrays": ["features", "values"],
     }
