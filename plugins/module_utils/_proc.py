@@ -24,6 +24,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._errors import R
 
 MAX_CMDLINE = 128 * 1024
 MAX_TEXT = 64 * 1024
+# Python allocates what it may read, so small files are read in small pieces.
+CHUNK = 16 * 1024
 TICKS = os.sysconf("SC_CLK_TCK")
 
 ENDED = ("Z", "X", "x")
@@ -162,6 +164,27 @@ def all_stats() -> Dict[int, ProcStat]:
     return {pid: stat for pid, stat in stats if stat is not None and not stat.kernel}
 
 
+def read_all() -> Tuple[Dict[int, ProcStat], Dict[int, List[str]]]:
+    """Every process that can be seen, as :func:`all_stats`, and their argument vectors, as :func:`read_cmdlines`.
+
+    Each is read once, so a number may change hands between the two; compare with :func:`is_same` what matters.
+    """
+    stats: Dict[int, ProcStat] = {}
+    found: Dict[int, bytes] = {}
+    blocked = []
+    for pid in list_pids():
+        stat = read_stat(pid)
+        if stat is None or stat.kernel:
+            continue
+        stats[pid] = stat
+        if not _read_unblocked(pid, found, stat):
+            blocked.append(pid)
+    words = {pid: split_cmdline(data) for pid, data in found.items() if data}
+    if blocked:
+        words.update(read_cmdlines(blocked))
+    return stats, words
+
+
 def thread_states(pid: int) -> str:
     """The state letter of every thread of a process, ended ones left out, sorted; empty when it is gone."""
     letters = []
@@ -205,9 +228,12 @@ def split_cmdline(data: bytes) -> List[str]:
     return (text[:-1] if text.endswith("\0") and text.strip("\0") else text).split("\0")
 
 
-def _read_unblocked(pid: int, found: Dict[int, bytes]) -> bool:
-    """Read the command line unless a thread is in state D; False when it is."""
-    stat = read_stat(pid)
+def _read_unblocked(pid: int, found: Dict[int, bytes], stat: Optional[ProcStat] = None) -> bool:
+    """Read the command line unless a thread is in state D; False when it is.
+
+    :param stat: its state, when that was read just now
+    """
+    stat = stat or read_stat(pid)
     if stat is None or stat.kernel or not stat.alive:
         return True
     if stat.state == BLOCKED or (stat.threads > 1 and BLOCKED in thread_states(pid)):
@@ -257,6 +283,13 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
         else:
             helper.wait()
     return found
+
+
+def read_arguments_address(pid: int) -> Optional[int]:
+    """Where in its memory a process has its arguments, the same in a forked child; None when that may not be known."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    address = fields[45] if len(fields) > 45 else ""
+    return int(address) or None if address.isdigit() else None
 
 
 def read_cwd(pid: int) -> Optional[str]:
@@ -437,6 +470,16 @@ def _thread(pid: int, tid: str) -> Optional[str]:
     return None if stat is None else stat.state
 
 
+def read_text(path: str) -> str:
+    """The beginning of a file below /proc that is never waited for; empty when it cannot be read."""
+    return _text(path)
+
+
+def list_threads(pid: int) -> List[str]:
+    """The threads of a process, by number; empty when it is gone."""
+    return _names(f"/proc/{pid}/task")
+
+
 def _names(path: str) -> List[str]:
     try:
         return os.listdir(path)
@@ -452,14 +495,20 @@ def _bytes(path: str, limit: int) -> bytes:
     """The beginning of a file; empty when it cannot be read."""
     data = b""
     try:
-        with open(path, "rb", buffering=0) as stream:
-            while len(data) < limit:
-                chunk = stream.read(limit - len(data))
-                if not chunk:
-                    break
-                data += chunk
+        # Thousands of small files are read here, and a file object would cost more than the file.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return data
+    try:
+        while len(data) < limit:
+            chunk = os.read(handle, min(limit - len(data), CHUNK))
+            if not chunk:
+                break
+            data += chunk
     except OSError:
         pass
+    finally:
+        os.close(handle)
     return data
 
 

@@ -4,10 +4,11 @@
 """Stop the processes of a training, and prove that they are gone.
 
 A process is known by its number and its start time, so that one that was given the same number is never signalled. The
-order matters. Launchers that start a trainer again are frozen first. Trainers are asked next, once: a second SIGTERM
-would interrupt the emergency checkpoint that they write on the first. Workers come last, since a trainer that loses one
-fails, and they are killed rather than asked, since a forked one has the handler of its trainer and would write over
-that checkpoint. This util is private to the collection.
+order matters. A systemd service that runs nothing else is stopped by systemd, which would start it again otherwise.
+Launchers that start a trainer again are frozen first. Trainers are asked next, once: a second SIGTERM would interrupt
+the emergency checkpoint that they write on the first. Workers come last, since a trainer that loses one fails, and they
+are killed rather than asked, since a forked one has the handler of its trainer and would write over that checkpoint; of
+them, and of launchers, the deepest in the tree come first. This util is private to the collection.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _cgroup, _pidfd, _proc, _systemd
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import (
     LAUNCHER,
     WORKER,
     Sighting,
     TrainingProcess,
+    classify,
 )
 
 POLL = 0.05
@@ -39,6 +41,7 @@ LAUNCHER_GRACE = 5.0
 
 NOT_PERMITTED = "this user may not signal it"
 UNINTERRUPTIBLE = "it is in uninterruptible sleep, which SIGKILL does not end"
+FROZEN = "its control group is frozen, and SIGKILL does not end it before that is thawed"
 KILLED = "it has not ended since SIGKILL"
 RESPAWNED = "it was started again during the stop"
 
@@ -46,6 +49,7 @@ NAMED = 5
 # By what stands most in the way.
 NEXT_STEPS = {
     UNINTERRUPTIBLE: "Reboot the node, then run this again.",
+    FROZEN: "Thaw it (echo THAWED > {thaw}), or reboot the node, then run this again.",
     NOT_PERMITTED: "Run the task with become: true, or as the user of that process.",
     RESPAWNED: "Find out what starts it, which is often its parent, and stop that first.",
     KILLED: "Look at it on the node, then run this again.",
@@ -56,7 +60,8 @@ NEXT_STEPS = {
 class Stopped:
     """A process that is proven gone.
 
-    ``signal`` is the last one that it was sent, None where it ended without one, as workers do with their trainer.
+    ``signal`` is the last one that it was sent, None where it ended without one, as workers do with their trainer, and
+    the processes of a service with systemd.
     ``seconds`` count from its first signal, None in a prediction.
     """
 
@@ -85,11 +90,12 @@ class Survivor:
 
 @dataclass(frozen=True)
 class StopResult:
-    """Who was stopped, who was not, and whether a signal was sent."""
+    """Who was stopped, who was not, which services systemd was told to stop, and whether anything was done."""
 
     stopped: Tuple[Stopped, ...] = ()
     survivors: Tuple[Survivor, ...] = ()
     signalled: bool = False
+    units: Tuple[_systemd.UnitStop, ...] = ()
 
 
 @dataclass
@@ -103,6 +109,7 @@ class _Target:
     last: Optional[str] = None
     gone: Optional[float] = None
     refused: bool = False
+    by_systemd: bool = False
     seen: Optional[_proc.ProcStat] = field(default=None, repr=False)
 
     def look(self) -> bool:
@@ -127,6 +134,7 @@ def stop(
     :param find: looks for the processes anew
     """
     targets: Dict[Tuple[int, int], _Target] = {}
+    units: List[_systemd.UnitStop] = []
     found = list(processes)
     for _ in range(ROUNDS):
         fresh = [process for process in found if process.alive and _key(process) not in targets]
@@ -134,7 +142,9 @@ def stop(
             break
         now = time.monotonic()
         targets.update({_key(process): _Target(process, _depth(process, fresh), now) for process in fresh})
-        _round([targets[_key(process)] for process in fresh], grace, kill_wait)
+        current = [targets[_key(process)] for process in fresh]
+        units += _stop_units(current)
+        _round(current, grace, kill_wait)
         if find is None:
             found = []
             break
@@ -147,13 +157,17 @@ def stop(
     return StopResult(
         tuple(_stopped(target) for target in gone),
         tuple(survivors),
-        any(target.last for target in targets.values()),
+        any(target.last for target in targets.values()) or any(unit.problem is None for unit in units),
+        tuple(units),
     )
 
 
 def plan(processes: Iterable[TrainingProcess]) -> StopResult:
     """What a stop would do; nothing is signalled."""
     stopped, survivors = [], []
+    processes = list(processes)
+    units = _units([process.pid for process in processes if process.alive])
+    by_systemd = {pid for pids in units.values() for pid in pids}
     for process in processes:
         target = _Target(process, 0, 0.0)
         if not process.alive or not target.look():
@@ -165,8 +179,9 @@ def plan(processes: Iterable[TrainingProcess]) -> StopResult:
         except ProcessLookupError:
             continue
         else:
-            stopped.append(Stopped(process, "SIGTERM", None))
-    return StopResult(tuple(stopped), tuple(survivors), bool(stopped))
+            stopped.append(Stopped(process, None if process.pid in by_systemd else "SIGTERM", None))
+    asked = tuple(_systemd.UnitStop(unit, pids) for unit, pids in units.items())
+    return StopResult(tuple(stopped), tuple(survivors), bool(stopped), asked)
 
 
 def failure(config: str, result: StopResult, seen: Sighting) -> Optional[str]:
@@ -180,25 +195,61 @@ def failure(config: str, result: StopResult, seen: Sighting) -> Optional[str]:
             for one in result.survivors[:NAMED]
         )
         reasons = {one.reason for one in result.survivors}
-        step = next(step for reason, step in NEXT_STEPS.items() if reason in reasons)
-        return f"{len(result.survivors)} processes of {config} are still there: {names}. {step}"
-    late = [process.pid for process in seen.processes if process.alive]
+        reason = next(reason for reason in NEXT_STEPS if reason in reasons)
+        step = _next_step(reason, next(one.process for one in result.survivors if one.reason == reason))
+        count = len(result.survivors)
+        those = "1 process of {} is" if count == 1 else f"{count} processes of {{}} are"
+        return f"{those.format(config)} still there: {names}. {step}"
+    late = [process for process in seen.processes if process.alive]
     if late:
-        return f"Process {late[0]} of {config} was started just after the stop. {NEXT_STEPS[RESPAWNED]}"
+        return f"Process {late[0].pid} of {config} was started just after the stop. {_next_step(RESPAWNED, late[0])}"
     doubts = seen.doubts()
     if doubts:
         return (
             f"It is not proven that no process of {config} is left: {doubts}. Run the task with become: true; "
-            "reboot the node when a process stays in uninterruptible sleep."
+            "reboot the node when a process stays in uninterruptible sleep; end one that hides what it runs by hand."
         )
     return None
 
 
+def _next_step(reason: str, process: TrainingProcess) -> str:
+    """What to do about a process that is still there, or there again."""
+    if reason == FROZEN:
+        return NEXT_STEPS[reason].format(thaw=_cgroup.frozen_by(process.pid) or "its freezer.state")
+    if reason == RESPAWNED and process.container:
+        return f"Its container starts it again: stop {process.container}, then run this again."
+    if reason == RESPAWNED and (process.unit or "").endswith(".service"):
+        return f"{process.unit} may start it again: stop that with systemctl, then run this again."
+    return NEXT_STEPS[reason]
+
+
+def _units(pids: Sequence[int]) -> Dict[str, List[int]]:
+    """The services that are stopped by systemd, with their processes; only root may tell it to."""
+    if os.geteuid() != 0:
+        return {}
+    return _systemd.find_units(pids, lambda pid: classify(_proc.read_cmdline(pid) or ()) is not None)
+
+
+def _stop_units(targets: Sequence[_Target]) -> List[_systemd.UnitStop]:
+    """Tell systemd to stop the services of processes; those of a service that it does not stop are signalled."""
+    asked = []
+    for unit, pids in _units([target.process.pid for target in targets]).items():
+        if not any(target.process.pid in pids and target.look() for target in targets):
+            continue
+        asked.append(_systemd.stop_unit(unit, pids))
+        for target in targets:
+            if target.process.pid in pids and asked[-1].problem is None:
+                target.by_systemd = True
+                target.first = time.monotonic()
+    return asked
+
+
 def _round(targets: List[_Target], grace: float, kill_wait: float) -> None:
     parents = {target.process.ppid for target in targets}
-    frozen = [target for target in targets if target.process.respawns]
+    targets = sorted(targets, key=lambda target: -target.depth)
+    frozen = [target for target in targets if target.process.respawns and not target.by_systemd]
     wrappers = [target for target in targets if target not in frozen and _waits(target.process, parents)]
-    workers = sorted((target for target in targets if _is_copy(target, targets)), key=lambda target: target.depth)
+    workers = [target for target in targets if _is_copy(target, targets)]
     leaders = [target for target in targets if target not in frozen + wrappers + workers]
     try:
         for target in frozen:
@@ -207,7 +258,8 @@ def _round(targets: List[_Target], grace: float, kill_wait: float) -> None:
             # A trainer that ends waits for its workers, and would wait for ever for one that is stopped.
             _send(target, signal.SIGCONT)
         for target in leaders:
-            for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGCONT):
+            asked = (signal.SIGTERM,) if not target.by_systemd else ()
+            for number in (signal.SIGCONT, *asked, signal.SIGCONT):
                 _send(target, number)
         _wait(leaders, grace)
         _kill(leaders, kill_wait)
@@ -215,7 +267,8 @@ def _round(targets: List[_Target], grace: float, kill_wait: float) -> None:
         _kill(workers, kill_wait)
         for target in frozen + wrappers:
             # SIGTERM is pending when a frozen launcher goes on, so it starts nothing any more.
-            for number in (signal.SIGTERM, signal.SIGCONT):
+            asked = (signal.SIGTERM,) if not target.by_systemd else ()
+            for number in (*asked, signal.SIGCONT):
                 _send(target, number)
         _wait(frozen + wrappers, min(grace, LAUNCHER_GRACE))
         _kill(frozen + wrappers, kill_wait)
@@ -267,18 +320,11 @@ def _send(target: _Target, number: int) -> None:
     if target.refused or not target.look():
         return
     try:
-        handle = _open(pid)
-        try:
-            # The handle is held before the identity is checked, so the number cannot change hands in between.
+        # The handle is held before the identity is checked, so the number cannot change hands in between.
+        with _pidfd.opened(pid) as send:
             if not target.look():
                 return
-            if handle is None:
-                os.kill(pid, number)
-            else:
-                signal.pidfd_send_signal(handle, number)
-        finally:
-            if handle is not None:
-                os.close(handle)
+            send(number)
     except ProcessLookupError:
         return
     except PermissionError:
@@ -287,21 +333,6 @@ def _send(target: _Target, number: int) -> None:
     if number in (signal.SIGTERM, signal.SIGKILL):
         target.last = signal.Signals(number).name
         target.first = target.first or time.monotonic()
-
-
-def _open(pid: int) -> Optional[int]:
-    """A handle of a process; None where Python (before 3.9), the kernel (before 5.3) or a sandbox has none.
-
-    :raises ProcessLookupError: it is gone
-    """
-    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
-    except OSError:
-        return None
 
 
 def _stopped(target: _Target) -> Stopped:
@@ -315,7 +346,8 @@ def _survivor(target: _Target, reason: Optional[str] = None) -> Survivor:
     unkillable = _proc.BLOCKED in letters
     state = _proc.BLOCKED if unkillable else letters[:1] if stat is None or stat.state in _proc.ENDED else stat.state
     if reason is None:
-        reason = NOT_PERMITTED if target.refused else UNINTERRUPTIBLE if unkillable else KILLED
+        blocked = FROZEN if unkillable and _cgroup.frozen_by(process.pid) else UNINTERRUPTIBLE
+        reason = NOT_PERMITTED if target.refused else blocked if unkillable else KILLED
     return Survivor(process, state or process.state, _proc.read_wchan(process.pid), unkillable, reason)
 
 

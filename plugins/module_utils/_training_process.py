@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Collection, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _cgroup, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig, parse_config
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._proc import ProcStat
@@ -78,12 +78,14 @@ STARTS = 3
 
 SHOWN_WORDS = 100
 SHOWN_CHARACTERS = 300
+SHOWN_TITLE = 60
 
 PYTHON = re.compile(r"\A(?:python|pypy)[0-9.]*[a-z]*\Z")
 # torch gives its processes names of its own.
 PYTHON_NAMES = re.compile(r"\A(?:python|pypy|pt_)")
 SHORT_WITH_VALUE = "cmWX"
 LONG_WITH_VALUE = ("--check-hash-based-pycs",)
+CONFIG_WORD = re.compile(r"(?<![A-Za-z0-9_])[a-z][a-z0-9]*_[2-4]p(?![A-Za-z0-9_])")
 MULTIPROCESSING = ("--multiprocessing-fork", "from multiprocessing.")
 
 
@@ -106,7 +108,8 @@ class TrainingProcess:
     """A process of a training. Times are unix seconds; ``cpu_seconds`` is user and system time.
 
     ``state`` is the letter of the kernel (see :class:`ProcStat`), of a leader that has ended that of its other threads.
-    ``alive`` is False for a zombie without live threads. ``orphan`` is a worker whose trainer is gone.
+    ``alive`` is False for a zombie without live threads. ``orphan`` is a worker whose trainer is gone. ``unit`` is the
+    systemd unit, ``container`` the container, that its control group names. ``gpu_memory`` is MiB; None means unknown.
     """
 
     pid: int
@@ -129,6 +132,9 @@ class TrainingProcess:
     alive: bool = True
     orphan: bool = False
     respawns: bool = False
+    unit: Optional[str] = None
+    container: Optional[str] = None
+    gpu_memory: Optional[float] = None
 
     def as_dict(self) -> Dict[str, Any]:
         shown = shorten(self.cmdline)
@@ -252,7 +258,12 @@ def running(processes: Iterable[TrainingProcess]) -> int:
     return max(len(alone) + sum(process.role == TRAINER for process in alive), min(len(alive), 1))
 
 
-def look(config: Optional[TrainingConfig] = None, within: Optional[str] = None, gone: Collection[int] = ()) -> Sighting:
+def look(
+    config: Optional[TrainingConfig] = None,
+    within: Optional[str] = None,
+    gone: Collection[int] = (),
+    service_path: Optional[str] = None,
+) -> Sighting:
     """Look at every process of this node.
 
     Never seen as trainers are this process and its ancestors: an operator may run from a shell whose words would fit.
@@ -260,14 +271,17 @@ def look(config: Optional[TrainingConfig] = None, within: Optional[str] = None, 
     :param config: as of :func:`find_trainers`
     :param within: as of :func:`find_trainers`
     :param gone: processes to be taken for gone, to predict what follows after a stop
+    :param service_path: where trainers work; one that has hidden its command line is looked for there
     """
-    stats = _proc.all_stats()
+    stats, words = _proc.read_all()
     for pid in [*_ancestors(os.getpid(), stats), *gone]:
         stats.pop(pid, None)
-    words = _read_words([pid for pid, stat in stats.items() if stat.alive])
-    # Only now is it certain that a command line belongs to the process that was seen.
-    stats = {pid: stat for pid, stat in stats.items() if not stat.alive or _proc.is_same(pid, stat.start_ticks)}
+    _wait_for_words([pid for pid, stat in stats.items() if stat.alive and pid not in words], words)
     programs = {pid: program for pid, program in ((pid, _identify(pid, words.get(pid))) for pid in stats) if program}
+    programs.update(_renamed(stats, words, programs))
+    # Only now is it certain that a command line belongs to the process that was seen.
+    for pid in [pid for pid in programs if not _is_still(stats[pid])]:
+        del stats[pid], programs[pid]
     place = os.path.realpath(within) if within else None
     unidentified = [found for found in (_blocked(stat, words.get(pid), place) for pid, stat in stats.items()) if found]
     for pid, program in sorted(programs.items()):
@@ -279,7 +293,17 @@ def look(config: Optional[TrainingConfig] = None, within: Optional[str] = None, 
             del programs[pid]
         elif place and not _is_inside(cwd, place):
             del programs[pid]
+    home = place or (os.path.realpath(os.path.expanduser(service_path)) if service_path else None)
+    unidentified += [
+        doubt
+        for pid, stat in stats.items()
+        if pid not in programs
+        for doubt in [_titled(stat, words.get(pid), config, home, place is not None)]
+        if doubt
+    ]
     found = _family(stats, words, programs)
+    belonging = {process.pid for process in found}
+    unidentified = [doubt for doubt in unidentified if doubt.pid not in belonging]
     wanted = [process for process in found if config is None or process.config == config.name]
     unknown = [process for process in found if process.config is None] if config else []
     return Sighting(tuple(wanted), tuple(unknown), tuple(unidentified), _proc.hides_processes())
@@ -382,22 +406,80 @@ def _named(arguments: Sequence[str], role: str) -> Optional[Program]:
 def _identify(pid: int, words: Optional[Sequence[str]]) -> Optional[Program]:
     """What a process trains, also when it gave itself another name than that of its interpreter."""
     program = classify(words or ())
-    if program or not words or not any(word in MODULES or os.path.basename(word) in SCRIPTS for word in words):
+    if program or not words:
         return program
+    title = _title(words)
+    # A title that begins as a command line is one: setproctitle puts all of it into one word.
+    words = title.split() if title else words
+    if title and not PYTHON.match(os.path.basename(words[0])):
+        return None
+    if not any(word in MODULES or os.path.basename(word) in SCRIPTS for word in words):
+        return None
     exe = _proc.read_exe(pid)
     return classify([exe, *words[1:]]) if exe and PYTHON.match(os.path.basename(exe)) else None
 
 
-def _read_words(pids: Sequence[int]) -> Dict[int, List[str]]:
-    """The command lines of processes; one that is just starting its program is given the time to get one."""
-    words = _proc.read_cmdlines(pids)
+def _title(words: Sequence[str]) -> Optional[str]:
+    """What a process wrote over its command line; None when it has an argument vector."""
+    return words[0] if " " in words[0] and not any(words[1:]) else None
+
+
+def _renamed(
+    stats: Dict[int, ProcStat], words: Dict[int, List[str]], programs: Dict[int, Program]
+) -> Dict[int, Program]:
+    """Trainers that wrote a title over their command line, by a worker that was forked before and still has it."""
+    found = {}
+    for pid, program in programs.items():
+        parent = stats.get(stats[pid].ppid)
+        if not stats[pid].forked or program.role != TRAINER or parent is None or parent.pid in programs:
+            continue
+        place = _proc.read_arguments_address(pid)
+        # Both have the same memory layout, which no other program has by chance.
+        if place and _title(words.get(parent.pid) or [""]) and place == _proc.read_arguments_address(parent.pid):
+            found[parent.pid] = program
+    return found
+
+
+def _titled(
+    stat: ProcStat,
+    words: Optional[Sequence[str]],
+    config: Optional[TrainingConfig],
+    home: Optional[str],
+    only_there: bool,
+) -> Optional[Unidentified]:
+    """The process, when it runs Python under a title that speaks of training, so that it may be a trainer.
+
+    :param home: where every title that speaks of training counts; elsewhere, unless ``only_there``, one with the config
+    """
+    title = _title(words) if words else None
+    if not title or not _runs_python(stat.pid):
+        return None
+    named = CONFIG_WORD.findall(title)
+    if config is None or (named and config.name not in named) or not (named or "train" in title.lower()):
+        return None
+    cwd = _proc.read_cwd(stat.pid)
+    there = home is not None and (_is_inside(cwd, home) or cwd is None)
+    if not there and (only_there or not named):
+        return None
+    now = _proc.is_same(stat.pid, stat.start_ticks)
+    return now and _unidentified(
+        now, f"it runs Python under the title {title[:SHOWN_TITLE]!r} instead of a command line"
+    )
+
+
+def _wait_for_words(pids: Sequence[int], words: Dict[int, List[str]]) -> None:
+    """A process that is just starting its program is given the time to get a command line."""
     for _ in range(STARTS):
         starting = [pid for pid in pids if pid not in words and _runs_python(pid) and not _is_blocked(pid)]
         if not starting:
             break
         time.sleep(0.02)
         words.update(_proc.read_cmdlines(starting, deadline=0))
-    return words
+
+
+def _is_still(stat: ProcStat) -> bool:
+    """Whether a process that was alive is still there; a zombie has no command line that could be another's."""
+    return not stat.alive or _proc.is_same(stat.pid, stat.start_ticks) is not None
 
 
 def _is_blocked(pid: int) -> bool:
@@ -445,9 +527,9 @@ def _family(
         pid, parent = queue.pop(0)
         stat, program = stats[pid], programs.get(pid)
         role, program = _role(stat, program, parent and found[parent], words.get(pid))
-        if program is None or pid in found:
+        if program is None or pid in found or not (pid in programs or _is_still(stat)):
             continue
-        uid = _proc.read_uid(pid)
+        uid, group = _proc.read_uid(pid), _cgroup.read(pid)
         found[pid] = TrainingProcess(
             pid=pid,
             start_time=stat.start_time,
@@ -469,6 +551,8 @@ def _family(
             alive=stat.alive,
             orphan=role == WORKER and not (parent and found[parent].alive),
             respawns=program.respawns,
+            unit=group.unit,
+            container=group.container,
         )
         queue += [(child, pid) for child in children.get(pid, ())]
     return sorted(found.values(), key=_order)

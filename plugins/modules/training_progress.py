@@ -191,6 +191,18 @@ trainers:
       type: list
       elements: int
       returned: always
+    unit:
+      description: The systemd service or scope that it runs in; V(null) where there is none.
+      type: str
+      returned: always
+    container:
+      description: The container that it runs in, as V(<runtime>://<id>); V(null) where there is none.
+      type: str
+      returned: always
+    gpu_memory:
+      description: Always V(null); the module M(ringrift.recovery.training_process) tells it.
+      type: float
+      returned: always
     alive:
       description: Always V(true).
       type: bool

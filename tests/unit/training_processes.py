@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Callable, Iterator, List, Optional
 
+import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import Sighting, look
@@ -28,7 +29,7 @@ ARGUMENTS = ("--board-type", "hex8", "--num-players", "2")
 DEADLINE = 10.0
 
 TRAINER = r"""
-import ctypes, json, os, signal, subprocess, sys, threading, time
+import ctypes, fcntl, json, os, signal, subprocess, sys, threading, time
 modes = os.environ.get("MODE", "").split()
 
 def mode(name):
@@ -67,6 +68,29 @@ if mode("zombie") and not os.fork():
 if mode("name"):
     with open("/proc/self/comm", "w") as stream:
         stream.write(mode("name"))
+if mode("title"):
+    # As setproctitle does: over the arguments, and over the environment behind them, where the kernel reads on.
+    with open("/proc/self/stat") as stream:
+        fields = stream.read().rpartition(")")[2].split()
+    first, last, end = int(fields[45]), int(fields[46]), int(fields[48])
+    text = mode("title").replace("+", " ").encode()[: end - first - 1]
+    ctypes.memset(first, 0, last - first)
+    ctypes.memmove(first, text, len(text))
+if mode("children"):
+    # Forked after the title was written.
+    for _ in range(int(mode("children"))):
+        if not os.fork():
+            work()
+if mode("open"):
+    held = os.open(mode("open"), os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    if mode("helper"):
+        # A program that is no worker, and keeps what it was given.
+        subprocess.Popen(["sleep", "60"], pass_fds=[held])
+if mode("uid"):
+    os.setgroups([])
+    os.setgid(int(mode("uid")))
+    os.setuid(int(mode("uid")))
 if mode("look"):
     sys.path.insert(0, mode("look"))
     from ansible_collections.ringrift.recovery.plugins.module_utils import _training_process
@@ -79,6 +103,8 @@ if mode("blocked"):
     if not ctypes.CDLL(None).vfork():
         time.sleep(60)
         os._exit(0)
+if mode("read"):
+    open(mode("read"), "rb").read()
 if mode("leaderless"):
     threading.Thread(target=time.sleep, args=(60,)).start()
     ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
@@ -91,7 +117,7 @@ import os, signal, subprocess, sys, time
 modes = os.environ.get("LAUNCHER_MODE", "").split()
 if "ignore" in modes:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-at = sys.argv.index("-m")
+at = next(at for at, word in enumerate(sys.argv) if word == "-m" or word.endswith("train.py"))
 while True:
     subprocess.Popen([sys.executable, "-S", *sys.argv[at:]], start_new_session=True).wait()
     with open("respawned", "a") as stream:
@@ -243,3 +269,31 @@ def as_nobody(function: Callable[[], bytes]) -> bytes:
         data = stream.read()
     os.waitpid(child, 0)
     return data
+
+
+@contextlib.contextmanager
+def cgroup(hierarchy: str, parent: str, name: str, *pids: int) -> Iterator[pathlib.Path]:
+    """A real control group of version 1 with processes in it; the test is skipped where there can be none."""
+    base = pathlib.Path("/sys/fs/cgroup", hierarchy.rpartition("=")[2])
+    if not os.access(base / "cgroup.procs", os.W_OK):
+        pytest.skip(f"the control groups {hierarchy} of version 1 cannot be written here")
+    upper = base / parent
+    folder = upper / name
+    folder.mkdir(parents=True)
+    try:
+        for pid in pids:
+            (folder / "cgroup.procs").write_text(str(pid))
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / "freezer.state").write_text("THAWED")
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (base / "cgroup.procs").write_text(pid)
+        wait_for(lambda: not (folder / "cgroup.procs").read_text().strip(), "the group to be empty")
+        folder.rmdir()
+        while upper != base:
+            # One that was there before has others in it, or is left as systemd made it.
+            with contextlib.suppress(OSError):
+                upper.rmdir()
+            upper = upper.parent

@@ -135,6 +135,31 @@ def test_this_process_and_the_kernels_own():
     assert not any(one.kernel for one in _proc.all_stats().values())
 
 
+def test_all_at_once_is_the_same_as_one_by_one(tree):
+    plain, blocked = tree.train(), tree.train(mode="blocked")
+    zombie = tree.train(mode="zombie")
+    wait_for(lambda: tree.state(blocked.pid) == "D")
+    begun = time.monotonic()
+    stats, words = _proc.read_all()
+    assert time.monotonic() - begun < 5
+    for pid in (plain.pid, blocked.pid, zombie.pid):
+        assert words[pid] == read_cmdline(pid)
+        assert stats[pid].start_ticks == read_stat(pid).start_ticks
+    (ended,) = [pid for pid, stat in stats.items() if stat.ppid == zombie.pid and stat.state == "Z"]
+    assert ended not in words
+    assert not any(stat.kernel for stat in stats.values())
+
+
+def test_a_fork_has_its_arguments_where_its_parent_has_them(tree):
+    started = tree.train(mode="workers=1")
+    (worker,) = [pid for pid in tree.pids() if pid != started.pid]
+    other = tree.train()
+    address = _proc.read_arguments_address(started.pid)
+    assert address
+    assert _proc.read_arguments_address(worker) == address != _proc.read_arguments_address(other.pid)
+    assert _proc.read_arguments_address(2**22 + 1) is None
+
+
 def test_a_process_that_is_gone_is_none():
     with subprocess.Popen(["true"]) as process:
         pass

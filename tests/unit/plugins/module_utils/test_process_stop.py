@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils import _proc, _process_stop
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._process_stop import (
+    FROZEN,
     KILLED,
     NOT_PERMITTED,
     RESPAWNED,
@@ -31,7 +32,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._process_stop im
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import Sighting, Unidentified, look
 
-from tests.unit.training_processes import ARGUMENTS, DEADLINE, HEX8, as_nobody, tree_of, wait_for
+from tests.unit.training_processes import ARGUMENTS, DEADLINE, HEX8, as_nobody, cgroup, tree_of, wait_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -300,6 +301,37 @@ def test_one_in_uninterruptible_sleep_is_never_called_stopped(tree, monkeypatch)
     assert message.endswith("Reboot the node, then run this again.")
     monkeypatch.undo()
     assert signals(stop(found, 0.1)) == {started.pid: "SIGKILL"}
+
+
+def test_one_whose_control_group_is_frozen_is_named_with_the_way_to_thaw_it(tree):
+    started = tree.train()
+    with cgroup("freezer", "", f"test-{os.getpid()}", started.pid) as folder:
+        (folder / "freezer.state").write_text("FROZEN")
+        wait_for(lambda: tree.state(started.pid) == "D")
+        begun = time.monotonic()
+        result = stop_all(tree, grace=0.2, kill_wait=0.2)
+        assert time.monotonic() - begun < 5
+        (survivor,) = result.survivors
+        assert (result.stopped, survivor.state, survivor.unkillable, survivor.reason) == ((), "D", True, FROZEN)
+        message = failure("hex8_2p", result, tree.look())
+        assert message.startswith(f"1 process of hex8_2p is still there: pid {started.pid} (state D, ")
+        assert f"echo THAWED > {folder / 'freezer.state'}), or reboot the node" in message
+    # What it was sent takes effect now.
+    assert started.wait(DEADLINE) < 0
+
+
+def test_the_deepest_in_the_tree_come_first(tree, monkeypatch):
+    tree.train(mode="workers=1 orphans ignore")
+    wait_for(lambda: len(processes(tree)) == 2)
+    trainer, worker = processes(tree)
+    deeper = dataclasses.replace(worker, pid=worker.pid + 1, ppid=worker.pid, start_ticks=0)
+    sent = []
+    monkeypatch.setattr(_process_stop, "_send", lambda target, number: sent.append((target.process.pid, number)))
+    # All are told at once, so that none notices another's end first.
+    monkeypatch.setattr(_process_stop._Target, "look", lambda target: True)
+    stop([trainer, worker, deeper], 0.0, 0.0)
+    killed = [pid for pid, number in sent if number == signal.SIGKILL]
+    assert killed == [trainer.pid, deeper.pid, worker.pid]
 
 
 def test_the_message_names_the_survivors_and_the_next_step(tree):

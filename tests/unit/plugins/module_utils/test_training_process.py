@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -410,6 +411,76 @@ def test_a_process_may_call_itself_something_else(tree):
     other = tree.run(["resnet trainer", "-S", "-m", "app.training.train", *ARGUMENTS], executable=sys.executable)
     named = tree.train(mode="name=pt_main_thread")
     assert {found.pid for found in tree.look().processes} == {other.pid, named.pid}
+
+
+def titled(tree, mode, *arguments):
+    """A trainer that writes over its command line, which must be long enough for the title."""
+    return tree.train("--run-name", "0" * 200, *(arguments or ARGUMENTS), mode=mode)
+
+
+def test_a_title_that_keeps_the_command_line(tree):
+    title = "python+-m+app.training.train+--board-type+hex8+--num-players+2+[epoch+3]"
+    started = titled(tree, f"title={title} children=2")
+    wait_for(lambda: len(tree.look().processes) == 3)
+    found = tree.look()
+    assert [(one.pid, one.config) for one in found.processes if one.role == TRAINER] == [(started.pid, "hex8_2p")]
+    assert found.doubts() is None
+
+
+def test_a_title_that_only_speaks_of_a_command_line_is_none(tree):
+    line = "train.py+--board-type+hex8+--num-players+2"
+    for title in (f"editor+{line}", f"watch+python+{line}"):
+        titled(tree, f"title={title}")
+    found = tree.look(None)
+    assert (found.processes, found.unknown) == ((), ())
+
+
+def test_a_title_is_seen_through_by_a_worker_from_before(tree):
+    started = titled(tree, "workers=2 title=ringrift+epoch+3")
+    found = tree.look()
+    assert [(one.pid, one.role) for one in found.processes][0] == (started.pid, TRAINER)
+    assert [(one.role, one.orphan) for one in found.processes][1:] == [(WORKER, False)] * 2
+    assert (found.running, found.doubts()) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("title", "doubted"),
+    [
+        ("ringrift:+training+hex8_2p", True),
+        ("trainer+(epoch+3)", True),
+        ("Training+loop", True),
+        ("ringrift:+training+square8_4p", False),
+        ("ringrift:+exports+games", False),
+        ("hex8_2p+games", True),
+    ],
+)
+def test_a_title_that_hides_what_runs(tree, title, doubted):
+    started = titled(tree, f"title={title} children=1")
+    found = tree.look()
+    assert found.processes == ()
+    assert (started.pid in {one.pid for one in found.unidentified}) is doubted
+    if doubted:
+        assert "instead of a command line" in found.doubts()
+        assert title.replace("+", " ") in found.doubts()
+
+
+def test_a_title_elsewhere_on_the_node_counts_when_it_names_the_config(tree, tmp_path):
+    (tmp_path / "other").mkdir()
+    named = titled(tree, "title=training+hex8_2p")
+    vague = titled(tree, "title=training+something")
+    place = str(tmp_path / "other")
+    found = {one.pid for one in look(HEX8, None, (), place).unidentified}
+    assert (named.pid in found, vague.pid in found) == (True, False)
+    found = {one.pid for one in look(HEX8, None, (), str(tree.root)).unidentified}
+    assert {named.pid, vague.pid} <= found
+    assert look(HEX8, place).unidentified == ()
+
+
+def test_a_program_that_only_has_one_long_word_is_no_title(tree):
+    tree.run(["training hex8_2p"], executable=shutil.which("cat"), ready=False)
+    tree.run(["training hex8_2p", "60"], executable=shutil.which("sleep"), ready=False)
+    time.sleep(0.1)
+    assert tree.look().doubts() is None
 
 
 def test_those_that_only_speak_of_trainers_are_not_seen(tree):

@@ -16,6 +16,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._process_stop im
     StopResult,
     Survivor,
 )
+from ansible_collections.ringrift.recovery.plugins.module_utils._systemd import UnitStop
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import Sighting, Unidentified
 from ansible_collections.ringrift.recovery.plugins.modules import training_process
 
@@ -40,7 +41,7 @@ def run(capsys, tree, monkeypatch):
 
     def call(**params):
         # Other trainers may run on this machine; without this they would be stopped.
-        params = {"config": "hex8_2p", "within": str(tree.root), "grace": 5, **params}
+        params = {"config": "hex8_2p", "within": str(tree.root), "service_path": str(tree.root), "grace": 5, **params}
         warnings.clear()
         with patch_module_args(params), pytest.raises(SystemExit):
             training_process.main()
@@ -74,6 +75,83 @@ def test_check_run_check_run(run, tree):
     assert {row["pid"]: row["signal"] for row in done["stopped"]}[started.pid] == "SIGTERM"
     assert again["processes"] == again["stopped"] == again["survivors"] == []
     assert set(check) - {"diff"} == set(done) - {"diff"} == ALWAYS
+
+
+NVIDIA_SMI = """#!/bin/sh
+# A stand-in: lists what the file beside it names, and lives.
+while read -r pid; do
+    [ -d "/proc/$pid" ] && grep -qv ') Z' "/proc/$pid/stat" && echo "$pid, python, 61024"
+done < "$0.pids"
+exit 0
+"""
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    path = tmp_path / "nvidia-smi"
+
+    def lists(*pids, text=NVIDIA_SMI):
+        path.write_text(text)
+        path.chmod(0o755)
+        (tmp_path / "nvidia-smi.pids").write_text("".join(f"{pid}\n" for pid in pids))
+        return str(path)
+
+    return lists
+
+
+def test_check_run_check_run_with_proof_of_lock_and_gpu(run, tree, gpu):
+    (tree.root / "data/locks").mkdir()
+    lock = tree.root / "data/locks/training_hex8_2p.lock"
+    lock.touch()
+    started = tree.train(mode=f"open={lock}")
+    options = {"state": "stopped", "gpu": True, "evidence": True, "nvidia_smi": gpu(started.pid)}
+    assert run(gpu=True, nvidia_smi=options["nvidia_smi"])["processes"][0]["gpu_memory"] == 61024.0
+    check, done, check_again, again = (run(_ansible_check_mode=mode, **options) for mode in (True, False, True, False))
+    assert [one["changed"] for one in (check, done, check_again, again)] == [True, True, False, False]
+    # The prediction is what came true.
+    assert check["proof"] == done["proof"] == check_again["proof"] == again["proof"]
+    assert (done["proof"]["gone"], done["proof"]["flock_free"], done["proof"]["gpu_free"]) == (True, True, True)
+    assert [one["pid"] for one in check["evidence"]] == [one["pid"] for one in done["evidence"]] == [started.pid]
+    assert again["evidence"] == []
+    assert set(check) == set(done) == ALWAYS
+
+
+def test_a_lock_that_a_helper_keeps_fails_the_module(run, tree):
+    (tree.root / "data/locks").mkdir()
+    lock = tree.root / "data/locks/training_hex8_2p.lock"
+    lock.touch()
+    started = tree.train(mode=f"helper open={lock}")
+    (helper,) = [pid for pid in tree.pids() if pid != started.pid]
+    for check in (True, False):
+        result = run(state="stopped", _ansible_check_mode=check)
+        assert result["failed"]
+        assert f"process {helper}, which one of them has started, still keeps the flock on {lock}" in result["msg"]
+        assert result["proof"]["flock_keepers"] == [helper]
+        assert pids(result["stopped"]) == [started.pid]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, ""), ("#!/bin/sh\necho 'No devices were found'\nexit 6\n", "no GPU was found")],
+    ids=["no tool", "no answer"],
+)
+def test_a_gpu_that_is_not_known_is_no_obstacle(run, tree, gpu, tmp_path, text, said):
+    tree.train()
+    tool = gpu(text=text) if text else str(tmp_path / "none")
+    result = run(state="stopped", gpu=True, nvidia_smi=tool)
+    assert "failed" not in result
+    assert (result["proof"]["gpu_free"], result["processes"][0]["gpu_memory"]) == (None, None)
+    assert said in run.warnings
+    assert bool(run.warnings.strip("[]")) is bool(text)
+
+
+def test_a_title_that_hides_a_trainer_fails_the_stop(run, tree):
+    started = tree.train("--run-name", "0" * 200, mode="title=ringrift:+training+hex8_2p")
+    result = run(state="stopped")
+    assert result["failed"]
+    assert pids(result["unidentified"]) == [started.pid]
+    assert "end one that hides what it runs by hand" in result["msg"]
+    assert (result["proof"]["gone"], started.poll()) == (None, None)
 
 
 def test_check_mode_signals_nobody(run, tree):
@@ -111,6 +189,10 @@ def test_every_returned_key_is_documented(run, tree):
     assert set(survivor) == process | set(RETURNED["survivors"]["contains"])
     doubt = Unidentified(1, "a", "D", None, "b").as_dict()
     assert set(doubt) == set(RETURNED["unidentified"]["contains"])
+    assert set(done["proof"]) == set(RETURNED["proof"]["contains"])
+    assert set(UnitStop("a.service", [1]).as_dict()) == set(RETURNED["units"]["contains"])
+    (evidence,) = run(evidence=True)["evidence"]
+    assert set(evidence) == set(RETURNED["evidence"]["contains"])
 
 
 def test_unknown_is_not_ours_unless_told_so(run, tree):
@@ -177,5 +259,7 @@ def test_a_config_that_is_none(run, tree, config):
 
 def test_options_are_those_that_are_documented():
     documented = set(yaml.safe_load(training_process.DOCUMENTATION)["options"])
-    assert documented == {"state", "grace", "within", "include_unknown", "assume_gone"}
+    assert documented == {
+        "state", "grace", "within", "include_unknown", "gpu", "nvidia_smi", "evidence", "assume_gone",
+    }  # fmt: skip
     assert os.access(training_process.__file__, os.R_OK)

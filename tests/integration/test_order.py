@@ -1,0 +1,149 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stopped, proven gone on every node, then released: whatever happens on the way, and whoever goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import Dict, Optional
+
+import pytest
+
+from tests.integration import test_stopping
+from tests.integration.harness import CONFIG, ROOT, Lab, environment
+from tests.integration.test_refusals import QUICK
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def cut(lab):
+    """A fresh lab whose nodes have a network that can be cut."""
+    if lab.driver != "netns":
+        pytest.skip("a node of the local driver has no network of its own to cut")
+    lab.fresh()
+    yield lab
+    lab("down")
+
+
+def locks(lab: Lab) -> Dict[str, str]:
+    """The hash of each node's lock file, by node."""
+    found = {}
+    for node, state in lab.snapshot().items():
+        for path, digest in state["files"].items():
+            if path.endswith(f"data/locks/training_{CONFIG}.lock"):
+                found[node] = digest
+    return found
+
+
+def other_than(lab: Lab, *names: str) -> str:
+    """A training node that is none of these."""
+    nodes = [node["name"] for node in lab.status()["nodes"]]
+    return next(node for node in nodes if node not in ("coordinator-1", *names))
+
+
+def test_no_lock_is_released_while_a_node_is_silent(cut):
+    holder = cut.wait_for_trainer()[0]
+    silent = other_than(cut, holder)
+    cut("break", "lock")
+    before = locks(cut)
+    assert holder in before
+    cut("break", "unreachable", silent)
+    for name in ("stop_training", "clear_state"):
+        play = cut.play(name, **QUICK)
+        assert play.rc != 0, play.output
+        assert silent in play.flat
+        assert locks(cut) == before, name
+    cut("mend", "unreachable", silent)
+    play = cut.play("full_recovery")
+    assert play.rc == 0, play.output
+    assert len(cut.trainers()) == 1
+
+
+def test_a_node_that_comes_back_with_a_live_trainer(cut):
+    """What was stopped elsewhere meanwhile does not make its lock anybody's to release."""
+    node, pid = cut.wait_for_trainer()
+    before = locks(cut)
+    cut("break", "unreachable", node)
+    play = cut.play("stop_training", **QUICK)
+    assert play.rc != 0
+    assert f"-e exclude={node}" in play.flat
+    cut("mend", "unreachable", node)
+    assert cut.trainers() == [(node, pid)]
+    play = cut.play("clear_state")
+    assert play.rc != 0
+    assert "Stop them first" in play.flat
+    assert locks(cut) == before
+    play = cut.play("full_recovery", "-e", "force=true")
+    assert play.rc == 0, play.output
+    ((_node, now),) = cut.trainers()
+    assert now != pid
+
+
+def test_a_trainer_that_refuses_to_die_keeps_its_lock(cut):
+    if not test_stopping._stopping.FREEZER.joinpath("cgroup.procs").exists():
+        pytest.skip("freezing a trainer for good needs control groups of version 1")
+    cut.wait_for_trainer()
+    before = locks(cut)
+    cut("break", "unkillable")
+    play = cut.play("full_recovery", "-e", "force=true", "-e", "stop_training_grace=1")
+    assert play.rc != 0
+    assert "eboot the node" in play.flat
+    play = cut.play("clear_state")
+    assert play.rc != 0
+    assert locks(cut) == before
+    cut("mend", "unkillable")
+    play = cut.play("full_recovery", "-e", "force=true")
+    assert play.rc == 0, play.output
+    assert len(cut.trainers()) == 1
+
+
+def killed_at(lab: Lab, task: str, *words: str) -> Optional[str]:
+    """Run full_recovery and kill its controller with all that belongs to it when a task begins; returns the output."""
+    controller = subprocess.Popen(
+        ["ansible-playbook", "-i", str(lab.inventory), "playbooks/full_recovery.yml", "-e", f"config={CONFIG}"]
+        + ["-e", f"ringrift_report_dir={lab.directory / 'reports'}", *words],
+        cwd=ROOT, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    lines = []
+    deadline = time.monotonic() + 120
+    try:
+        for line in controller.stdout:
+            lines.append(line)
+            if task in line or time.monotonic() > deadline:
+                break
+    finally:
+        os.killpg(controller.pid, signal.SIGKILL)
+        controller.wait(10)
+        controller.stdout.close()
+    output = "".join(lines)
+    assert task in output, output
+    return output
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "[ringrift.recovery.clear_state : Look for trainers that still run]",
+        "[ringrift.recovery.clear_state : Clear the job records of the orchestrator]",
+    ],
+    ids=["between stop and release", "between release and clear"],
+)
+def test_a_controller_that_is_killed_is_followed_by_one_that_ends_well(lab, task):
+    lab.fresh()
+    was = lab.wait_for_trainer()
+    killed_at(lab, task, "-e", "force=true")
+    assert was not in lab.trainers()
+    play = lab.play("full_recovery")
+    assert play.rc == 0, play.output
+    (now,) = lab.trainers()
+    assert now != was
+    play = lab.play("full_recovery")
+    assert play.rc == 0, play.output
+    assert set(play.changed.values()) == {0}, play.output
+    assert lab.trainers() == [now]

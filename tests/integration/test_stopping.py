@@ -1,0 +1,82 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Trainers that are hard to stop, each in a namespace of its own: ours, and the runbook's pkill on the same ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import _stopping
+from tests.integration.harness import CONFIG
+
+REASON = _stopping.available()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+each_case = pytest.mark.parametrize("case", _stopping.CASES, ids=lambda case: case.name)
+# Only these are said to be stopped by a pkill, and only where the command line has the words.
+WORDS = _stopping.SCRIPT
+
+
+@pytest.mark.parametrize("form", list(_stopping.FORMS), ids=["module", "script"])
+@each_case
+def test_ours_has_the_right_outcome_in_bounded_time(case, form):
+    outcome = _stopping.run_case(case, _stopping.OURS, form)
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
+    assert outcome.verdict == case.expected, outcome
+    assert outcome.seconds < _stopping.BOUND
+    assert outcome.harmed == []
+    # What is left is never called stopped, and is named.
+    assert (outcome.left == 0) is (case.expected == _stopping.STOPPED)
+    if case.expected == _stopping.UNKILLABLE:
+        ((pid, state, wchan, unkillable),) = outcome.survivors
+        assert (state, unkillable, bool(wchan)) == ("D", True, True)
+        assert f"pid {pid} (state D, waits in {wchan})" in outcome.message
+        assert "eboot the node" in outcome.message
+    if case.expected == _stopping.IN_DOUBT:
+        assert "under the title 'ringrift: training hex8_2p'" in outcome.message
+
+
+@each_case
+def test_the_runbooks_pkill_stops_none_of_them_and_ends_its_own_shell(case):
+    outcome = _stopping.run_case(case, _stopping.PKILL)
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
+    assert outcome.left > 0
+    assert "its own shell" in outcome.harmed
+    assert "`tail -f train.py`" in outcome.harmed
+
+
+def test_the_runbooks_pkill_ends_the_trainer_of_another_config():
+    outcome = _stopping.run_case(_stopping.CASES[0], _stopping.PKILL, WORDS)
+    assert outcome.left == 0
+    assert "the trainer of another config" in outcome.harmed
+
+
+@pytest.mark.lab
+def test_an_unkillable_trainer_fails_the_play_and_is_named(lab):
+    if lab.driver != "netns" or not _stopping.FREEZER.joinpath("cgroup.procs").exists():
+        pytest.skip("freezing a trainer for good needs root and control groups of version 1")
+    lab.fresh()
+    node, pid = lab.wait_for_trainer()
+    assert "frozen" in lab("break", "unkillable")
+    play = lab.play("stop_training", "-e", "stop_training_grace=1")
+    assert play.rc != 0
+    assert f"pid {pid} (state D, waits in " in play.flat
+    assert "eboot the node" in play.flat
+    assert f"of {CONFIG} is still there" in play.flat or f"of {CONFIG} are still there" in play.flat
+    assert node in lab("mend", "unkillable")
+    assert lab.play("stop_training").rc == 0
+    assert lab.trainers() == []
+
+
+@pytest.mark.lab
+def test_a_lab_with_an_unkillable_trainer_can_be_taken_down(lab):
+    if lab.driver != "netns" or not _stopping.FREEZER.joinpath("cgroup.procs").exists():
+        pytest.skip("freezing a trainer for good needs root and control groups of version 1")
+    lab.fresh()
+    lab.wait_for_trainer()
+    lab("break", "unkillable")
+    lab("down")
+    _stopping.wait_for(lambda: not list(_stopping.FREEZER.glob("ringrift-lab-*")), "the group to be removed")
