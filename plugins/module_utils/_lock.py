@@ -3,31 +3,58 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who holds a training lock, whether that holder lives, and whether the lock may be released.
 
-Observing (``_lock_file``, ``_lock_redis``, ``_proc``), judging (``judge``, a pure function from facts to a verdict) and
-releasing are three steps. Whether a lock may be released follows from the verdict alone, by the table ``RELEASABLE``:
-only proof that nobody holds it counts, never age. This util is private to the collection.
+Observing (``_lock_file``, ``_lock_redis``, ``_lock_api``, ``_lock_holder``), judging (``_lock_verdict``, a pure
+function from facts to a verdict) and releasing are three steps. Whether a lock may be released follows from the verdict
+alone, by the table ``RELEASABLE``. This util is private to the collection.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Collection, Dict, Optional, Sequence, Tuple, Union
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_file, _lock_redis
+from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_api, _lock_file, _lock_holder, _lock_redis
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockFile, LockId
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_redis import RedisLock
-from ansible_collections.ringrift.recovery.plugins.module_utils._proc import (
-    ENDED,
-    boot_time,
-    has_live_threads,
-    hostname,
-    list_pids,
-    read_stat,
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import ApiLock, ApiUnusable, Service
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockFile
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_holder import (
+    ALIVE,
+    DEAD,
+    NAMELESS,
+    OTHER,
+    SAME,
+    SIMILAR,
+    Answer,
+    Family,
+    compare_hosts,
 )
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_redis import RedisLock
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import (
+    API,
+    FILE,
+    FREE,
+    HELD_LIVE,
+    HELD_LIVE_FOREIGN,
+    ORPHAN_FD,
+    REDIS,
+    RELEASABLE,
+    STALE_DEAD,
+    STALE_PID_REUSED,
+    STALE_PRIOR_BOOT,
+    UNKNOWN,
+    VERDICTS,
+    Facts,
+    judge,
+    name_pids,
+)
+
+# The rest of the verdicts, for those who ask this util only.
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import ORPHAN_FILE as ORPHAN_FILE
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import STALE_EXPIRED as STALE_EXPIRED
+from ansible_collections.ringrift.recovery.plugins.module_utils._proc import boot_time, hostname
 from ansible_collections.ringrift.recovery.plugins.module_utils._redis import (
     RedisAddress,
     RedisUnreachable,
@@ -35,101 +62,20 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._redis import (
 )
 
 AUTO = "auto"
-FILE = "file"
-REDIS = "redis"
-BACKENDS = (AUTO, FILE, REDIS)
+BACKENDS = (AUTO, FILE, REDIS, API)
 
-FREE = "free"
-HELD_LIVE = "held_live"
-HELD_LIVE_FOREIGN = "held_live_foreign"
-STALE_DEAD = "stale_dead"
-STALE_PID_REUSED = "stale_pid_reused"
-STALE_PRIOR_BOOT = "stale_prior_boot"
-STALE_EXPIRED = "stale_expired"
-ORPHAN_FD = "orphan_fd"
-ORPHAN_FILE = "orphan_file"
-UNKNOWN = "unknown"
-
-# The one place that says what may be released. In the order of how much each matters: the first found is "the" lock.
-RELEASABLE = {
-    HELD_LIVE: False,
-    ORPHAN_FD: False,
-    HELD_LIVE_FOREIGN: False,
-    UNKNOWN: False,
-    STALE_DEAD: True,
-    STALE_PID_REUSED: True,
-    STALE_PRIOR_BOOT: True,
-    STALE_EXPIRED: True,
-    ORPHAN_FILE: True,
-    FREE: False,
-}
-VERDICTS = tuple(RELEASABLE)
-
-ALIVE = "alive"
-DEAD = "dead"
-
-SAME = "same"
-SIMILAR = "similar"
-OTHER = "other"
-
-# Seconds by which the clock may have been corrected between two readings that are compared.
-CLOCK_TOLERANCE = 2.0
-
-# Host names that do not tell one node from another.
-NAMELESS = ("localhost", "localhost.localdomain")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was observed about one lock; all that a verdict may rest on.
-
-    ``host`` compares the host in the record with this one (``same``, ``similar``: short against full name, ``other``);
-    ``process`` is ``alive``, ``dead`` or None where it cannot be told; ``kept`` is whether anybody on this node keeps
-    the flock, by ``keepers``, None where not every process could be looked into (``unseen`` says why).
-    """
-
-    backend: str
-    exists: bool
-    now: float
-    problem: Optional[str] = None
-    empty: bool = False
-    lock_id: Optional[LockId] = None
-    host: Optional[str] = None
-    process: Optional[str] = None
-    process_detail: str = ""
-    process_start: Optional[float] = None
-    has_open: bool = False
-    acquired_at: Optional[float] = None
-    lifetime: Optional[float] = None
-    ttl: Optional[float] = None
-    boot_time: Optional[float] = None
-    keepers: Tuple[int, ...] = ()
-    kept: Optional[bool] = False
-    unseen: Optional[str] = None
-
-    @property
-    def reused(self) -> bool:
-        """Whether the process with the recorded number was started after the lock was taken."""
-        return (
-            self.process == ALIVE
-            and self.process_start is not None
-            and self.acquired_at is not None
-            and self.process_start > self.acquired_at + CLOCK_TOLERANCE
-        )
-
-    @property
-    def prior_boot(self) -> bool:
-        """Whether this host was started after the lock was taken."""
-        return (
-            self.acquired_at is not None
-            and self.boot_time is not None
-            and self.acquired_at < self.boot_time - CLOCK_TOLERANCE
-        )
+# Findings about all the places together.
+SPLIT_BRAIN = "split_brain"
+OTHER_BACKEND = "other_backend"
+API_UNUSABLE = "api_unusable"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, as far as it can be told. Times are unix seconds and seconds."""
+    """Who holds a lock, as far as it can be told. Times are unix seconds and seconds.
+
+    ``family`` are the processes of this host that really hold it, whether they are recorded or not.
+    """
 
     host: Optional[str]
     pid: Optional[int]
@@ -140,9 +86,14 @@ class Holder:
     expires_in: Optional[float]
     alive: Optional[bool]
     holders: Tuple[int, ...]
+    min_age: Optional[float] = None
+    host_match: Optional[str] = None
+    family: Family = Family()
 
     def as_dict(self) -> Dict[str, Any]:
-        return {**asdict(self), "holders": list(self.holders)}
+        told = asdict(self)
+        told.update((name, list(group)) for name, group in told.pop("family").items())
+        return {**told, "holders": list(self.holders)}
 
 
 @dataclass(frozen=True)
@@ -159,8 +110,9 @@ class LockState:
     verdict: str
     reason: str
     record: Tuple[str, ...] = ()
-    seen: Union[LockFile, RedisLock, None] = None
+    seen: Union[LockFile, RedisLock, ApiLock, None] = None
     address: Optional[RedisAddress] = None
+    service: Optional[Service] = None
 
     @property
     def releasable(self) -> bool:
@@ -173,6 +125,8 @@ class LockState:
     @property
     def place(self) -> str:
         """Where the lock is, for messages."""
+        if self.backend == API:
+            return f"the API of {self.service.root if self.service else 'the service'}"
         return f"file {self.path}" if self.backend == FILE else f"key {self.key} in Redis at {self.server}"
 
     def as_dict(self) -> Dict[str, Any]:
@@ -191,10 +145,24 @@ class LockState:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which backend the service itself uses, as far as it is known, and from what that follows."""
+
+    backend: str
+    reason: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class LockReport:
     """The lock of a config in every place that was looked into."""
 
     locks: Tuple[LockState, ...]
+    chosen: Optional[Chosen] = None
+    api_problem: Optional[str] = None
+    node: Dict[str, Any] = field(default_factory=_lock_holder.node)
 
     @property
     def lock(self) -> LockState:
@@ -209,7 +177,30 @@ class LockReport:
     @property
     def split_brain(self) -> bool:
         """Whether the lock is held in two places at once, so that two processes may each believe that it is theirs."""
-        return sum(lock.held is True for lock in self.locks) > 1
+        return len(self._apart) > 1
+
+    @property
+    def _apart(self) -> List[LockState]:
+        """The held locks, without one that the API only tells once more."""
+        held = [lock for lock in self.locks if lock.held is True]
+        tokens = [lock.token for lock in held if lock.backend != API]
+        return [lock for lock in held if lock.backend != API or lock.token not in tokens]
+
+    @property
+    def findings(self) -> Tuple[Dict[str, str], ...]:
+        """What is wrong with the places taken together."""
+        found = []
+        if self.split_brain:
+            places = " and in ".join(f"{lock.place} by {lock.token or 'nobody that is named'}" for lock in self._apart)
+            found.append((SPLIT_BRAIN, f"It is held in {places} at once, so two trainers may each believe it theirs."))
+        chosen = self.chosen.backend if self.chosen else None
+        others = [lock for lock in self.taken if lock.verdict != UNKNOWN and chosen not in (None, API, lock.backend)]
+        for lock in () if self.split_brain else others:
+            message = f"There is a lock in {lock.place}, but the service uses {chosen} and does not look there."
+            found.append((OTHER_BACKEND, message))
+        if self.api_problem:
+            found.append((API_UNUSABLE, self.api_problem))
+        return tuple({"code": code, "message": message} for code, message in found)
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -217,135 +208,26 @@ class LockReport:
             "locks": [lock.as_dict() for lock in self.locks],
             "split_brain": self.split_brain,
             "record": {lock.backend: list(lock.record) or None for lock in self.locks},
+            "chosen": self.chosen.as_dict() if self.chosen else None,
+            "findings": list(self.findings),
+            "node": self.node,
         }
 
 
-def judge(facts: Facts) -> Tuple[str, str]:
-    """The verdict on a lock, and the reason for it. A pure function.
+@dataclass(frozen=True)
+class Look:
+    """What holds for every place that is looked into."""
 
-    Whatever could not be observed makes the verdict ``unknown``, unless what was observed already proves a live holder.
-    """
-    if not facts.exists:
-        return FREE, "nobody has taken it"
-    return _judge_file(facts) if facts.backend == FILE else _judge_redis(facts)
-
-
-def _judge_file(facts: Facts) -> Tuple[str, str]:
-    if facts.keepers:
-        return _judge_kept(facts)
-    if facts.problem:
-        return UNKNOWN, facts.problem
-    if facts.kept is not False:
-        return UNKNOWN, f"{facts.unseen or 'who keeps its flock cannot be seen'}, so somebody may hold it"
-    left = "nobody keeps its flock"
-    if facts.empty:
-        return ORPHAN_FILE, f"the file is left over: it is empty and {left}"
-    if facts.lock_id is None:
-        return UNKNOWN, f"{left}, but its content is no whole record of a holder"
-    if facts.host == OTHER:
-        return HELD_LIVE_FOREIGN, f"{_holder(facts)} took it on another host, and only there it can be told if it lives"
-    if facts.prior_boot:
-        return STALE_PRIOR_BOOT, f"the file is left over: {_holder(facts)} took it before this host started, and {left}"
-    if facts.process == DEAD:
-        return ORPHAN_FILE, f"the file is left over: {_holder(facts)} {_is_gone(facts)}, and {left}"
-    if facts.process != ALIVE:
-        return UNKNOWN, f"it cannot be told whether {_holder(facts)} lives{_because(facts)}"
-    if facts.has_open:
-        return UNKNOWN, f"{_holder(facts)} lives and has the file open, but the kernel shows no flock on it"
-    if facts.reused:
-        return STALE_PID_REUSED, (
-            f"the file is left over: {_holder(facts)} is gone, its number now belongs to a process that was started "
-            f"{facts.process_start - facts.acquired_at:.0f} s after the lock was taken, and {left}"  # type: ignore[operator]
-        )
-    if facts.acquired_at is None:
-        return (
-            UNKNOWN,
-            f"a process with the number of {_holder(facts)} lives, and the record has no time to compare with",
-        )
-    if facts.lifetime is not None and facts.now > facts.acquired_at + facts.lifetime:
-        return STALE_EXPIRED, f"{_holder(facts)} lives but has let it go: the lock has expired and {left}"
-    return ORPHAN_FILE, f"the file is left over: {_holder(facts)} lives but has let it go, {left}"
+    name: str
+    now: float
+    gone: Collection[int]
+    timeout: float
+    answers: Tuple[Answer, ...]
 
 
-def _judge_kept(facts: Facts) -> Tuple[str, str]:
-    pids = _pids(facts.keepers)
-    if facts.lock_id is None:
-        return HELD_LIVE, f"{pids} keeps its flock, but its record names nobody"
-    if facts.host == OTHER:
-        return HELD_LIVE, f"{pids} on this host keeps its flock, although the record names {_holder(facts)}"
-    if facts.lock_id.pid in facts.keepers:
-        return HELD_LIVE, f"{_holder(facts)} lives and keeps its flock"
-    if facts.process == DEAD:
-        return ORPHAN_FD, f"{_holder(facts)} {_is_gone(facts)}, but {pids} inherited its flock and keeps it"
-    if facts.reused or facts.prior_boot:
-        return ORPHAN_FD, f"{_holder(facts)} is gone and its number has been reused, but {pids} keeps its flock"
-    return HELD_LIVE, f"{pids} keeps its flock; the record names {_holder(facts)}"
-
-
-def _judge_redis(facts: Facts) -> Tuple[str, str]:
-    if facts.problem:
-        return UNKNOWN, facts.problem
-    if facts.lock_id is None:
-        return UNKNOWN, "the value of the key is no record of a holder"
-    if facts.host == SIMILAR:
-        return HELD_LIVE_FOREIGN, (
-            f"{_holder(facts)} may be on this host under another name or on another host, and may live"
-        )
-    if facts.host != SAME:
-        return HELD_LIVE_FOREIGN, f"{_holder(facts)} is on another host, and only there it can be told if it lives"
-    if facts.process == DEAD:
-        return STALE_DEAD, f"{_holder(facts)} {_is_gone(facts)}, and the key blocks everybody {_until(facts)}"
-    if facts.process != ALIVE:
-        return UNKNOWN, f"it cannot be told whether {_holder(facts)} lives{_because(facts)}"
-    return HELD_LIVE, f"{_holder(facts)} lives{_because(facts)}"
-
-
-def _holder(facts: Facts) -> str:
-    return f"process {facts.lock_id.pid} of {facts.lock_id.host}" if facts.lock_id else "its holder"
-
-
-def _is_gone(facts: Facts) -> str:
-    return f"is gone{_because(facts)}"
-
-
-def _because(facts: Facts) -> str:
-    return f" ({facts.process_detail})" if facts.process_detail else ""
-
-
-def _until(facts: Facts) -> str:
-    return "for ever" if facts.ttl is None else f"for another {facts.ttl:.0f} s"
-
-
-def _pids(pids: Sequence[int]) -> str:
-    named = ", ".join(str(pid) for pid in pids[:10])
-    return f"process {named}" if len(pids) == 1 else f"each of the processes {named}"
-
-
-def compare_hosts(recorded: str, local: str) -> str:
-    """Whether two names mean the same host: ``same``, ``similar`` (one is the other without its domain) or ``other``.
-
-    The service records the host name as it is, so only equal names are the same for certain.
-    """
-    left, right = recorded.strip().rstrip(".").lower(), local.strip().rstrip(".").lower()
-    if left == right:
-        return SAME
-    if left.split(".")[0] == right.split(".")[0] and "." not in min(left, right, key=len):
-        return SIMILAR
-    return OTHER
-
-
-def inspect(
-    config: Union[TrainingConfig, str],
-    service_path: str,
-    backend: str = AUTO,
-    path: Optional[str] = None,
-    redis_url: Optional[str] = None,
-    now: Optional[float] = None,
-    assume_gone: Collection[int] = (),
-    timeout: float = 5.0,
-) -> LockState:
+def inspect(config: Union[TrainingConfig, str], service_path: str, **options: Any) -> LockState:
     """The training lock of a config; of several, the one that stands most in the way. See ``inspect_all``."""
-    return inspect_all(config, service_path, backend, path, redis_url, now, assume_gone, timeout).lock
+    return inspect_all(config, service_path, **options).lock
 
 
 def inspect_all(
@@ -357,31 +239,93 @@ def inspect_all(
     now: Optional[float] = None,
     assume_gone: Collection[int] = (),
     timeout: float = 5.0,
+    service: Optional[Service] = None,
+    answers: Sequence[Answer] = (),
 ) -> LockReport:
     """Look at the training lock of a config in each place where it may be, and change nothing.
 
-    :param backend: ``file``, ``redis``, or ``auto`` for the file, and Redis besides where ``redis_url`` is given
+    :param backend: ``file``, ``redis``, ``api`` for what the service's API selects, or ``auto`` for all that are known:
+        the file, Redis where ``redis_url`` is given or the API selects it, and the API's lock where nothing else tells
     :param path: another lock file than the service's
     :param assume_gone: processes of this node to be taken for dead, to predict what stopping them leaves
     :param timeout: seconds for all of the conversation with Redis
+    :param service: how to ask the service's API; None to leave it alone
+    :param answers: what other hosts say of holders that are recorded for them
     :raises RecoveryError: could not look; with ``auto``, a Redis that does not answer is an ``unknown`` lock instead
     """
-    name = config.name if isinstance(config, TrainingConfig) else config
+    config_name = config.name if isinstance(config, TrainingConfig) else config
+    if backend not in BACKENDS:
+        raise RecoveryError(f"backend is {backend!r}, which is none of {', '.join(BACKENDS)}.")
+    if backend == REDIS and not redis_url:
+        raise RecoveryError("redis_url is missing; with backend=redis give redis://[:PASSWORD@]HOST:PORT/DB.")
+    if backend == API and service is None:
+        raise RecoveryError("backend is 'api', but the service's API may not be asked; give python.")
     moment = time.time() if now is None else now
-    gone = frozenset(assume_gone)
+    look = Look(f"training:{config_name}", moment, frozenset(assume_gone), timeout, tuple(answers))
+    api, problem = None, None
+    if service is not None and (backend == API or (backend == AUTO and not path)):
+        api, problem = _ask_api(service, look, config_name, strict=backend == API)
+    selected = None if api is None else API if api.shape == _lock_api.RUNBOOK else api.backend
     locks = []
-    if backend in (AUTO, FILE):
-        lock = _inspect_file(name, path or _lock_file.lock_path(service_path, name), moment, gone)
+    if backend in (AUTO, FILE) or (backend == API and selected == FILE):
+        own = api.path if api is not None else None
+        lock = _inspect_file(look, path or own or _lock_file.lock_path(service_path, config_name))
         if lock.verdict == FREE and not path and not os.path.isdir(os.path.expanduser(service_path)):
             lock = replace(lock, reason=f"{lock.reason}, but then service_path {service_path} is no directory")
         locks.append(lock)
-    if backend == REDIS or (backend == AUTO and redis_url):
-        if not redis_url:
-            raise RecoveryError("redis_url is missing; with backend=redis give redis://[:PASSWORD@]HOST:PORT/DB.")
-        locks.append(_inspect_redis(name, parse_redis_url(redis_url), moment, gone, timeout, strict=backend == REDIS))
+    url = redis_url or (api.redis_url if api is not None and selected == REDIS else None)
+    if url and (backend in (AUTO, REDIS) or selected == REDIS):
+        key = api.key if api is not None and api.key else _lock_redis.lock_key(config_name)
+        locks.append(_inspect_redis(look, parse_redis_url(url), key, strict=backend == REDIS))
+    if api is not None and selected not in (FILE, REDIS):
+        locks.append(_inspect_api(look, service, api))
     if not locks:
-        raise RecoveryError(f"backend is {backend!r}, which is none of {', '.join(BACKENDS)}.")
-    return LockReport(tuple(locks))
+        raise RecoveryError(f"The service's API selects {selected} but does not say where; give redis_url.")
+    return LockReport(tuple(locks), _choose(backend, selected, api, problem, locks), _finding(problem))
+
+
+def _ask_api(
+    service: Service, look: Look, config_name: str, strict: bool
+) -> Tuple[Optional[ApiLock], Optional[RecoveryError]]:
+    """What the API says, or why it cannot be asked."""
+    if not strict:
+        missing = _lock_api.unavailable(service)
+        if missing:
+            return None, RecoveryError(missing)
+    try:
+        return _lock_api.ask(service, look.name, config_name), None
+    except ApiUnusable as exc:
+        if strict:
+            raise
+        return None, exc
+
+
+def _finding(problem: Optional[RecoveryError]) -> Optional[str]:
+    """An API that is there and does not work is a finding; one that is not there is none."""
+    return str(problem) if isinstance(problem, ApiUnusable) else None
+
+
+def _choose(
+    backend: str,
+    selected: Optional[str],
+    api: Optional[ApiLock],
+    problem: Optional[RecoveryError],
+    locks: Sequence[LockState],
+) -> Chosen:
+    """Which backend the service uses, and why that is believed."""
+    if backend in (FILE, REDIS):
+        return Chosen(backend, f"backend={backend} was given")
+    if api is not None and selected is not None:
+        which = "training_lock() has get_holder() and force_release()" if selected == API else f"it selects {selected}"
+        whole = ", and takes no config: it is one lock for all of them" if api.whole_service else ""
+        return Chosen(selected, f"the service's own API was asked: {which}{whole}")
+    unasked = f"the service's API was not asked ({str(problem).rstrip('.')})" if problem else "the API was not asked"
+    redis = next((lock for lock in locks if lock.backend == REDIS), None)
+    if redis is None:
+        return Chosen(FILE, f"{unasked}, and no redis_url is given")
+    if redis.held is None:
+        return Chosen(FILE, f"{unasked}; Redis does not answer from here, and then the service takes the file")
+    return Chosen(REDIS, f"{unasked}; Redis answers, and then the service takes it")
 
 
 def refusal(report: LockReport, expect_holder: Optional[str] = None, force: bool = False) -> Optional[str]:
@@ -414,6 +358,8 @@ def release(lock: LockState, force: bool = False, timeout: float = 5.0) -> Optio
     """
     if isinstance(lock.seen, LockFile):
         return _lock_file.release(lock.seen, forced=force and not lock.releasable)
+    if isinstance(lock.seen, ApiLock) and lock.service is not None and lock.seen.holder is not None:
+        return _lock_api.force_release(lock.service, lock.name, lock.name.partition(":")[2], lock.seen)
     if isinstance(lock.seen, RedisLock) and lock.address is not None and lock.seen.value is not None:
         same = _lock_redis.compare_and_delete(lock.address, lock.seen.key, lock.seen.value, timeout)
         return None if same else "the key is gone or has another holder"
@@ -424,7 +370,7 @@ def released(report: LockReport) -> LockReport:
     """What the report says after all of its locks have been released."""
     verdict, reason = judge(Facts(backend=FILE, exists=False, now=0.0))
     free = {"held": False, "holder": None, "verdict": verdict, "reason": reason, "record": (), "seen": None}
-    return LockReport(tuple(replace(lock, **free) for lock in report.locks))
+    return replace(report, locks=tuple(replace(lock, **free) for lock in report.locks))
 
 
 def _unexpected(lock: LockState, expected: str) -> str:
@@ -443,11 +389,13 @@ def _who(lock: LockState) -> str:
 
 def _way(lock: LockState) -> str:
     if lock.verdict == ORPHAN_FD or (lock.verdict == HELD_LIVE and lock.backend == FILE):
-        way = f"Stop {_pids(lock.holder.holders)} first" if lock.holder else "Stop training first"
+        way = f"Stop {name_pids(lock.holder.holders)} first" if lock.holder else "Stop training first"
     elif lock.verdict == HELD_LIVE:
         way = "Stop training first"
     elif lock.verdict == HELD_LIVE_FOREIGN and lock.holder:
         way = f"Ask on host {lock.holder.host}"
+    elif lock.backend == REDIS and getattr(lock.seen, "replica", False):
+        way = "Give the address of its master"
     elif lock.backend == REDIS and lock.held is None:
         way = "Bring Redis back, or leave it aside with backend=file where the service does not use it"
     else:
@@ -457,14 +405,14 @@ def _way(lock: LockState) -> str:
     return f"{way}, or break it all the same with -e expect_holder={lock.token} -e force=true"
 
 
-def _inspect_file(name: str, path: str, now: float, gone: Collection[int]) -> LockState:
+def _inspect_file(look: Look, path: str) -> LockState:
     seen = _lock_file.observe(os.path.abspath(os.path.expanduser(path)))
-    keepers = tuple(pid for pid in seen.keepers if pid not in gone)
+    keepers = tuple(pid for pid in seen.keepers if pid not in look.gone)
     lock_id = seen.record.lock_id
     facts = Facts(
         backend=FILE,
         exists=seen.exists,
-        now=now,
+        now=look.now,
         problem=seen.problem,
         empty=seen.record.state == _lock_file.EMPTY,
         lock_id=lock_id,
@@ -480,18 +428,17 @@ def _inspect_file(name: str, path: str, now: float, gone: Collection[int]) -> Lo
         # On a file system of its own, a host that was renamed is still the one that wrote the file.
         host = compare_hosts(lock_id.host, hostname())
         facts = replace(facts, host=SAME if host == SIMILAR else host)
-    if lock_id is not None and facts.host == SAME:
-        facts = _with_process(facts, lock_id.pid, gone, among=keepers)
+    facts = _with_holder(facts, look, among=keepers)
     verdict, reason = judge(facts)
     held = None if facts.kept is None or verdict in (UNKNOWN, HELD_LIVE_FOREIGN) else bool(keepers)
     return LockState(
-        name=f"training:{name}",
+        name=look.name,
         backend=FILE,
         path=seen.path,
         key=None,
         server=None,
         held=held,
-        holder=_describe(facts, verdict),
+        holder=_describe(facts, verdict, look.gone),
         verdict=verdict,
         reason=reason,
         record=seen.record.lines,
@@ -499,35 +446,37 @@ def _inspect_file(name: str, path: str, now: float, gone: Collection[int]) -> Lo
     )
 
 
-def _inspect_redis(
-    name: str, address: RedisAddress, now: float, gone: Collection[int], timeout: float, strict: bool
-) -> LockState:
-    key = _lock_redis.lock_key(name)
+def _inspect_redis(look: Look, address: RedisAddress, key: str, strict: bool) -> LockState:
     held: Optional[bool] = None
     try:
-        seen = _lock_redis.observe(address, key, timeout)
-        held = seen.exists
+        seen = _lock_redis.observe(address, key, look.timeout)
+        held = None if seen.replica else seen.exists
     except RedisUnreachable as exc:
         if strict:
             raise
         seen = RedisLock(key, address.place, problem=str(exc).rstrip("."))
     text = "" if seen.value is None else seen.value[: _lock_file.MAX_RECORD].decode("utf-8", "replace")
-    lock_id = _lock_file.parse_lock_id(text)
-    facts = Facts(backend=REDIS, exists=seen.exists, now=now, problem=seen.problem, lock_id=lock_id, ttl=seen.ttl)
-    if lock_id is not None:
-        host = compare_hosts(lock_id.host, hostname())
-        facts = replace(facts, host=OTHER if lock_id.host.lower() in NAMELESS else host)
-    if lock_id is not None and facts.host == SAME:
-        facts = _with_process(facts, lock_id.pid, gone, among=None)
+    facts = Facts(
+        backend=REDIS,
+        exists=seen.exists,
+        now=look.now,
+        problem=seen.problem,
+        lock_id=_lock_file.parse_lock_id(text),
+        ttl=seen.ttl,
+        boot_time=boot_time() if seen.exists else None,
+        taken_before=None if seen.min_age is None else time.time() - seen.min_age,
+    )
+    facts = _with_holder(_with_host(facts), look, among=None)
     verdict, reason = judge(facts)
+    holder = _describe(facts, verdict, look.gone)
     return LockState(
-        name=f"training:{name}",
+        name=look.name,
         backend=REDIS,
         path=None,
         key=key,
         server=address.place,
         held=held,
-        holder=_describe(facts, verdict),
+        holder=replace(holder, min_age=seen.min_age) if holder else None,
         verdict=verdict,
         reason=reason,
         record=_lock_file.parse_record(text.encode()).lines,
@@ -536,18 +485,75 @@ def _inspect_redis(
     )
 
 
-def _describe(facts: Facts, verdict: str) -> Optional[Holder]:
+def _inspect_api(look: Look, service: Optional[Service], seen: ApiLock) -> LockState:
+    problem = None
+    if seen.shape != _lock_api.RUNBOOK:
+        problem = f"the service keeps it in {seen.backend}, which cannot be looked at from outside of the service"
+    elif seen.holder is None and seen.exists:
+        problem = "is_locked() says that it is held, but get_holder() names nobody"
+    facts = Facts(
+        backend=API,
+        exists=seen.exists,
+        now=look.now,
+        problem=problem,
+        lock_id=seen.lock_id,
+        acquired_at=seen.acquired_at,
+        boot_time=boot_time() if seen.exists else None,
+    )
+    facts = _with_holder(_with_host(facts), look, among=None)
+    verdict, reason = judge(facts)
+    holder = _describe(facts, verdict, look.gone)
+    if holder is None and seen.token is not None:
+        holder = Holder(None, None, seen.token, seen.acquired_at, None, None, None, None, ())
+    return LockState(
+        name=look.name,
+        backend=API,
+        path=None,
+        key=None,
+        server=None,
+        held=None if problem else seen.exists,
+        holder=holder,
+        verdict=verdict,
+        reason=reason,
+        record=seen.lines,
+        seen=seen,
+        service=service,
+    )
+
+
+def _with_host(facts: Facts) -> Facts:
+    """Add whether the recorded host is this one, for a lock that may come from anywhere."""
+    if facts.lock_id is None:
+        return facts
+    host = compare_hosts(facts.lock_id.host, hostname())
+    return replace(facts, host=OTHER if facts.lock_id.host.lower() in NAMELESS else host)
+
+
+def _with_holder(facts: Facts, look: Look, among: Optional[Sequence[int]]) -> Facts:
+    """Add what is known of the recorded process, here and on the hosts that were asked."""
+    if facts.lock_id is None:
+        return facts
+    answer = _lock_holder.weigh(facts.lock_id.token, facts.lock_id.host, look.answers, file=facts.backend == FILE)
+    facts = replace(facts, answer=answer)
+    if facts.host != SAME:
+        return facts
+    vital = _lock_holder.vital_signs(facts.lock_id.pid, look.now, look.gone, among)
+    return replace(facts, process=vital.process, process_detail=vital.detail, process_start=vital.start)
+
+
+def _describe(facts: Facts, verdict: str, gone: Collection[int] = ()) -> Optional[Holder]:
     if facts.lock_id is None and not facts.keepers:
         return None
     alive: Optional[bool] = {ALIVE: True, DEAD: False}.get(facts.process or "")
     if facts.lock_id is None:
         alive = True
-    elif verdict in (STALE_PID_REUSED, STALE_PRIOR_BOOT, ORPHAN_FD):
+    elif verdict in (STALE_DEAD, STALE_PID_REUSED, STALE_PRIOR_BOOT, ORPHAN_FD) or _said_gone(facts, verdict):
         alive = False
     age = None if facts.acquired_at is None else facts.now - facts.acquired_at
     left = facts.ttl
     if facts.backend == FILE and age is not None and facts.lifetime is not None:
         left = facts.lifetime - age
+    recorded = (facts.lock_id.pid,) if facts.lock_id and verdict == HELD_LIVE else ()
     return Holder(
         host=facts.lock_id.host if facts.lock_id else hostname(),
         pid=facts.lock_id.pid if facts.lock_id else facts.keepers[0],
@@ -558,67 +564,10 @@ def _describe(facts: Facts, verdict: str) -> Optional[Holder]:
         expires_in=left,
         alive=alive,
         holders=facts.keepers,
+        host_match=facts.host,
+        family=_lock_holder.family(facts.keepers or recorded, gone),
     )
 
 
-def _with_process(facts: Facts, pid: int, gone: Collection[int], among: Optional[Sequence[int]]) -> Facts:
-    """Add what is known of the recorded process.
-
-    :param among: processes of which one may be the recorded one, by the number that it has inside a container; None
-        for all
-    """
-    if pid in gone:
-        return replace(facts, process=DEAD, process_detail="it is taken for stopped")
-    process, detail, start = _process(pid, facts.now)
-    if process == DEAD:
-        # A container on this node may share the host name and count its processes from 1.
-        inner = _inside_container(pid, list_pids() if among is None else among)
-        if inner is not None:
-            detail = f"process {inner} has that number inside a container"
-            process = None if among is None else ALIVE
-    return replace(facts, process=process, process_detail=detail, process_start=start)
-
-
-def _process(pid: int, now: float) -> Tuple[Optional[str], str, Optional[float]]:
-    """Whether a process of this node lives, something to know it by, and when it was started."""
-    if not _exists(pid):
-        return DEAD, "", None
-    owner = _status(pid).get("Tgid", str(pid))
-    if owner != str(pid):
-        return DEAD, f"its number now belongs to a thread of process {owner}", None
-    process = read_stat(pid)
-    if process is None:
-        # It went just now, or /proc hides it from this user.
-        return (ALIVE, "", None) if _exists(pid) else (DEAD, "", None)
-    if process.state in ENDED and not has_live_threads(pid):
-        return DEAD, "it is a zombie, which holds nothing", None
-    name = "".join(char if char.isprintable() else " " for char in process.comm[:32])
-    return ALIVE, f"{name}, for {max(0.0, now - process.start_time):.0f} s", process.start_time
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
-
-
-def _inside_container(pid: int, candidates: Collection[int]) -> Optional[int]:
-    """The one of ``candidates`` that has this number in a PID namespace further in."""
-    for candidate in candidates:
-        if str(pid) in _status(candidate).get("NSpid", "").split()[1:]:
-            return candidate
-    return None
-
-
-def _status(pid: int) -> Dict[str, str]:
-    """``/proc/<pid>/status``; unlike the command line it can be read of a process that hangs in the kernel."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as stream:
-            pairs = [line.partition(":") for line in stream]
-    except OSError:
-        return {}
-    return {name: value.strip() for name, _colon, value in pairs}
+def _said_gone(facts: Facts, verdict: str) -> bool:
+    return facts.answer is not None and RELEASABLE[verdict]

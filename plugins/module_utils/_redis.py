@@ -25,7 +25,25 @@ DEFAULT_PORT = 6379
 MAX_BULK = 64 * 1024
 MAX_LINE = 4 * 1024
 
-Value = Union[None, int, bytes]
+# An answer that lists more than this is none that a lock needs.
+MAX_LIST = 64
+MAX_DEPTH = 2
+LISTS = ("HELLO", "EVAL")
+
+Value = Union[None, int, bytes, List[Any]]
+
+# What to do about an error, by its first word.
+NEXT_STEPS = {
+    "ASK": "give the address of that node of the cluster in redis_url",
+    "BUSY": "a script blocks the server; wait for it, or end it with SCRIPT KILL",
+    "CLUSTERDOWN": "bring the cluster back",
+    "DENIED": "the server is in protected mode; set a password there, or ask from its own host",
+    "LOADING": "wait until it has loaded its data",
+    "MASTERDOWN": "bring its master back, or give another address in redis_url",
+    "MOVED": "give the address of that node of the cluster in redis_url",
+    "NOPERM": "let this user run GET, PTTL, OBJECT, EVAL and DEL on lock:*",
+    "READONLY": "it is a replica; give the address of its master in redis_url",
+}
 
 
 class RedisUnreachable(RecoveryError):
@@ -61,6 +79,9 @@ class RedisAddress:
     tls: bool = False
     tls_verify: bool = True
     tls_ca: Optional[str] = None
+    tls_check_hostname: bool = True
+    tls_cert: Optional[str] = None
+    tls_key: Optional[str] = None
 
     @property
     def place(self) -> str:
@@ -110,6 +131,9 @@ def parse_redis_url(url: str) -> RedisAddress:
         tls=parts.scheme == "rediss",
         tls_verify=query.get("ssl_cert_reqs", "required").lower() != "none",
         tls_ca=query.get("ssl_ca_certs"),
+        tls_check_hostname=query.get("ssl_check_hostname", "true").lower() not in ("false", "no", "0"),
+        tls_cert=query.get("ssl_certfile"),
+        tls_key=query.get("ssl_keyfile"),
     )
 
 
@@ -144,7 +168,7 @@ class RedisClient:
             self._socket = None
 
     def command(self, *words: Union[str, bytes, int]) -> Value:
-        """Send one command and return its answer: None, an int or bytes.
+        """Send one command and return its answer: None, an int, bytes, or a list of them.
 
         :raises RedisRefused: Redis answered with an error
         :raises RedisUnreachable: no usable answer in time
@@ -226,9 +250,11 @@ class RedisClient:
         address = self._address
         try:
             context = ssl.create_default_context(cafile=address.tls_ca)
+            context.check_hostname = address.tls_verify and address.tls_check_hostname
             if not address.tls_verify:
-                context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
+            if address.tls_cert:
+                context.load_cert_chain(address.tls_cert, address.tls_key)
             connection.settimeout(self._remaining())
             return context.wrap_socket(connection, server_hostname=address.host)
         except BaseException:
@@ -249,7 +275,7 @@ class RedisClient:
                 f"Redis at {self._address.place} broke the connection off ({_one_line(str(exc))}); ask again."
             ) from exc
 
-    def _answer(self, command: str, secret: bool) -> Value:
+    def _answer(self, command: str, secret: bool, depth: int = 0) -> Value:
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"+":
@@ -263,11 +289,18 @@ class RedisClient:
             if length > MAX_BULK:
                 raise RedisTooLong(f"Redis at {self._address.place} holds {length} bytes there, not a lock.", length)
             return self._exactly(length + 2)[:length]
+        if kind == b"*" and command in LISTS:
+            return self._list(self._number(rest), command, depth)
         if kind == b"-":
             raise self._refusal(command, rest.decode("utf-8", "replace"), secret)
         raise RedisUnreachable(
             f"What listens at {self._address.place} does not speak Redis's protocol; check host and port in redis_url."
         )
+
+    def _list(self, length: int, command: str, depth: int) -> Value:
+        if length > MAX_LIST or depth >= MAX_DEPTH:
+            raise RedisTooLong(f"Redis at {self._address.place} answered {command} with {length} values.", length)
+        return None if length < 0 else [self._answer(command, False, depth + 1) for _number in range(length)]
 
     def _refusal(self, command: str, text: str, secret: bool) -> RedisRefused:
         place = self._address.place
@@ -278,7 +311,8 @@ class RedisClient:
             return RedisRefused(f"{problem}; check the user name and the password in redis_url.", code)
         if code == "NOAUTH":
             return RedisRefused(f"Redis at {place} wants a password; give redis://:PASSWORD@HOST:PORT/DB.", code)
-        return RedisRefused(f"Redis at {place} refused {command}: {_one_line(text)}", code)
+        step = f"; {NEXT_STEPS[code]}." if code in NEXT_STEPS else ""
+        return RedisRefused(f"Redis at {place} refused {command}: {_one_line(text).rstrip('.')}{step}", code)
 
     def _number(self, text: bytes) -> int:
         if not re.match(rb"\A-?[0-9]{1,19}\Z", text):

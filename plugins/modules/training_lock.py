@@ -31,11 +31,30 @@ options:
   backend:
     description:
       - Where to look.
-      - V(auto) is the lock file, and Redis besides where O(redis_url) is given. A Redis that does not answer is then
-        a lock with the verdict V(unknown); with V(redis) it is a failure. A refused logon is always a failure.
+      - V(auto) looks wherever a lock may be, and says in RV(chosen) which backend the service itself uses and why. It
+        asks the service's Python API which one that is, where O(python) is there; it looks at the lock file in any
+        case, and at Redis where O(redis_url) is given or the API selects it. A Redis that does not answer is then a
+        lock with the verdict V(unknown). A refused logon is always a failure.
+      - V(file) is the lock file alone.
+      - V(redis) is Redis alone; that it does not answer is a failure.
+      - V(api) is what the service's Python API selects, and it is a failure when that cannot be asked. The runbook's
+        C(training_lock), which has C(get_holder) and C(force_release), is used as it is. Of today's
+        C(DistributedLock) only the backend and its place are learned; the file or the key is then looked at directly.
     type: str
-    choices: [auto, file, redis]
+    choices: [auto, file, redis, api]
     default: auto
+  python:
+    description:
+      - The Python that has what the service needs, to ask the service's API; relative to O(service_path) where it is
+        not absolute. It is not used with O(backend=file) and O(backend=redis), nor with O(path).
+    type: str
+    default: venv/bin/python
+  api_timeout:
+    description:
+      - Seconds for one question to the service's API. Importing the service takes most of it. After that the
+        interpreter and all that it has started are killed.
+    type: float
+    default: 15.0
   path:
     description:
       - Another lock file than C(data/locks/training_<config>.lock) in O(service_path).
@@ -44,8 +63,10 @@ options:
     description:
       - The Redis that the service uses for its locks, V(redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]), V(rediss://…)
         for TLS, or V(unix://[[USER]:PASSWORD@]/PATH[?db=DB]). The same as its environment variable E(REDIS_URL),
-        which is not read here.
+        which only the service's own API reads, where it is asked.
       - Write V(/), V(?), V(#) and V(@) in a password percent-encoded.
+      - For TLS, V(ssl_ca_certs), V(ssl_certfile) and V(ssl_keyfile) in the query name files,
+        V(ssl_check_hostname=false) accepts a certificate for another name, and V(ssl_cert_reqs=none) any certificate.
     type: str
   expect_holder:
     description:
@@ -68,6 +89,17 @@ options:
     type: list
     elements: int
     default: []
+  holder_answers:
+    description:
+      - What the hosts that a lock may name say of its holder, as M(ringrift.recovery.lock_holder) returns it there.
+      - A holder on another host counts as gone only where every answer about its token says so. A host that was asked
+        and did not answer is given with the verdict V(unknown).
+      - Of each answer RV(ringrift.recovery.lock_holder#module:token), RV(ringrift.recovery.lock_holder#module:verdict),
+        RV(ringrift.recovery.lock_holder#module:reason), RV(ringrift.recovery.lock_holder#module:hostname) and
+        RV(ringrift.recovery.lock_holder#module:kept) are looked at, and C(host), which names whom was asked.
+    type: list
+    elements: dict
+    default: []
   timeout:
     description:
       - Seconds for the whole conversation with Redis.
@@ -84,25 +116,32 @@ extends_documentation_fragment:
   - ringrift.recovery._service.path
 notes:
   - What each verdict means, and whether the lock may be released. Age alone never makes a lock releasable.
+    C(docs/locks.md) has the same as a table, with what to do.
   - "V(free): not releasable, there is nothing to release. No file, no key."
-  - "V(held_live): not releasable. File: a live process keeps the flock. Redis: the recorded process lives on this
+  - "V(held_live): not releasable. File: a live process keeps the flock. Redis, API: the recorded process lives on this
     host."
-  - "V(held_live_foreign): not releasable. The record names another host, or one that may be another; ask there."
+  - "V(held_live_foreign): not releasable. The record names another host, or one that may be another; ask there with
+    M(ringrift.recovery.lock_holder), and give the answer in O(holder_answers)."
   - "V(orphan_fd): not releasable. File: the recorded process is gone, but another one, such as a data loader worker,
     inherited the flock and keeps it; stop that one."
   - "V(unknown): not releasable. What was seen proves nothing, for example since the open files of other users'
     processes cannot be seen; use C(become)."
-  - "V(stale_dead): releasable. Redis: the recorded process of this host is gone, and its key still blocks everybody."
-  - "V(stale_pid_reused): releasable. File: nobody keeps the flock, and the recorded number belongs to a process that
-    was started after the lock was taken."
-  - "V(stale_prior_boot): releasable. File: nobody keeps the flock, and this host was started after the lock was taken."
+  - "V(stale_dead): releasable. Redis, API: the recorded process is gone, and the lock still blocks everybody."
+  - "V(stale_pid_reused): releasable. Nobody keeps the flock, where there is one, and the recorded number belongs to a
+    process that was started after the lock was taken."
+  - "V(stale_prior_boot): releasable. Nobody keeps the flock, where there is one, and the host was started after the
+    lock was taken."
   - "V(stale_expired): releasable. File: nobody keeps the flock, the recorded process lives, and the lifetime is over."
   - "V(orphan_file): releasable. File: left over; nobody keeps the flock, and the recorded process is gone or has let
     it go, or the record is empty. This is what C(kill -9) and a full disk leave; the service does not count it as
     held."
   - Run it where the processes of the service can be seen, so not in another container on the same node.
-  - Locks in the Raft cluster of the P2P orchestrator are not looked at.
+  - The API is the weakest way. Between the last C(get_holder) and C(force_release) another holder may come, and
+    where it says that nobody holds the lock, its C(is_locked) is asked, which in some implementations takes the lock
+    for a moment. Asking it imports code of the service, in a process of its own that writes no byte code.
+  - Locks in the Raft cluster of the P2P orchestrator are not looked at; one that the API selects is V(unknown).
 seealso:
+  - module: ringrift.recovery.lock_holder
   - module: ringrift.recovery.training_process
 """
 
@@ -125,6 +164,19 @@ EXAMPLES = r"""
     expect_holder: nebius-h100-3:1993:0ef85993
     force: true
 
+- name: Ask the host of a holder on another host
+  ringrift.recovery.lock_holder:
+    token: "{{ training_lock.lock.holder.token }}"
+  delegate_to: "{{ training_lock.lock.holder.host }}"
+  register: holder
+
+- name: Release the lock if that host says that the holder is gone
+  ringrift.recovery.training_lock:
+    config: hex8_2p
+    redis_url: "{{ redis_url }}"
+    holder_answers: "{{ [holder] }}"
+    state: released
+
 - name: Predict in check mode what is left of the lock once two processes are stopped
   ringrift.recovery.training_lock:
     config: hex8_2p
@@ -145,29 +197,31 @@ lock:
       returned: always
       sample: training:hex8_2p
     backend:
-      description: V(file) or V(redis).
+      description: V(file), V(redis) or V(api).
       type: str
       returned: always
       sample: file
     path:
-      description: The lock file; V(null) for Redis.
+      description: The lock file; V(null) for Redis and the API.
       type: str
       returned: always
       sample: /home/ubuntu/ringrift/ai-service/data/locks/training_hex8_2p.lock
     key:
-      description: The key in Redis; V(null) for a file.
+      description: The key in Redis; V(null) for a file and the API.
       type: str
       returned: always
       sample: lock:training:hex8_2p
     server:
-      description: Host, port and database of Redis, without user name and password; V(null) for a file.
+      description: Host, port and database of Redis, without user name and password; V(null) for a file and the
+        API.
       type: str
       returned: always
       sample: 127.0.0.1:6379/0
     held:
       description:
         - Whether the service counts the lock as held, so that nobody else gets it. For a file, whether anybody keeps
-          its flock; for Redis, whether the key exists. V(null) where that cannot be told.
+          its flock; for Redis, whether the key exists; for the API, whether it names a holder. V(null) where that
+          cannot be told.
       type: bool
       returned: always
       sample: true
@@ -177,19 +231,19 @@ lock:
       returned: always
       contains:
         host:
-          description: The recorded host name.
+          description: The recorded host name. V(null) where the API names none.
           type: str
           returned: always
           sample: nebius-h100-3
         pid:
-          description: The recorded process ID on that host.
+          description: The recorded process ID on that host. V(null) where the API names none.
           type: int
           returned: always
           sample: 1993
         token:
           description:
             - The record of this one acquisition, C(host:pid:8hex), for O(expect_holder). V(null) where the record is
-              not written yet.
+              not written yet. For the API, whatever it names the holder by.
           type: str
           returned: always
           sample: nebius-h100-3:1993:0ef85993
@@ -221,11 +275,73 @@ lock:
           returned: always
           sample: true
         holders:
-          description: The processes of this node that keep the flock of the lock file. Empty for Redis.
+          description: The processes of this node that keep the flock of the lock file. Empty for Redis and the API.
           type: list
           elements: int
           returned: always
           sample: [1993]
+        min_age:
+          description:
+            - For Redis, seconds ago that the lock was taken at least, since nobody has touched its key for so long.
+              V(null) where that is not known.
+          type: float
+          returned: always
+          sample: 412.0
+        host_match:
+          description:
+            - Whether the recorded host is this one. V(same), V(similar) where one name is the other without its domain,
+              V(other), or V(null) where none is recorded.
+          type: str
+          returned: always
+          sample: same
+        processes:
+          description:
+            - The processes of this node that really hold the lock, at most 32. For a file those that keep its flock,
+              otherwise the recorded one.
+          type: list
+          elements: dict
+          returned: always
+          sample: [{"pid": 1993, "ppid": 1871, "comm": "python", "state": "S", "start_time": 1795469890.12}]
+          contains:
+            pid:
+              description: Its process ID.
+              type: int
+              returned: always
+              sample: 1993
+            ppid:
+              description: The process ID of its parent.
+              type: int
+              returned: always
+              sample: 1871
+            comm:
+              description: The name that the kernel has for it.
+              type: str
+              returned: always
+              sample: python
+            state:
+              description: The letter that the kernel has for its state.
+              type: str
+              returned: always
+              sample: S
+            start_time:
+              description: When it was started, in unix seconds.
+              type: float
+              returned: always
+              sample: 1795469890.12
+        parents:
+          description:
+            - The parent of the first of them, and so on upwards, at most eight; each as in
+              RV(lock.holder.processes).
+          type: list
+          elements: dict
+          returned: always
+          sample: []
+        children:
+          description: What they have started, and so on downwards, at most 32; each as in RV(lock.holder.processes).
+          type: list
+          elements: dict
+          returned: always
+          sample: []
     verdict:
       description:
         - V(free), V(held_live), V(held_live_foreign), V(stale_dead), V(stale_pid_reused), V(stale_prior_boot),
@@ -251,7 +367,8 @@ locks:
   sample: []
 split_brain:
   description:
-    - Whether the lock is held in the file and in Redis at once. Then two processes may each believe that it is theirs.
+    - Whether the lock is held in two places at once, such as the file and Redis. Then two processes may each believe
+      that it is theirs.
   type: bool
   returned: always
   sample: false
@@ -273,6 +390,61 @@ record:
       elements: str
       returned: when Redis was looked at
       sample: ["nebius-h100-3:1993:0ef85993"]
+    api:
+      description: The holder in the words of the API.
+      type: list
+      elements: str
+      returned: when the API has a lock of its own
+      sample: ["nebius-h100-3:1993:0ef85993"]
+chosen:
+  description: Which backend the service itself uses, as far as it is known.
+  type: dict
+  returned: always
+  contains:
+    backend:
+      description: V(file), V(redis), V(api), or the name of one that only the service knows.
+      type: str
+      returned: always
+      sample: redis
+    reason:
+      description: How that is known.
+      type: str
+      returned: always
+      sample: "the service's own API was asked: it selects redis"
+findings:
+  description: What is wrong with the places taken together.
+  type: list
+  elements: dict
+  returned: always
+  sample: []
+  contains:
+    code:
+      description:
+        - V(split_brain) where it is held in two places at once, V(other_backend) where there is a lock in a place that
+          the service does not use, V(api_unusable) where the service's API is there and could not be asked.
+      type: str
+      returned: always
+      sample: split_brain
+    message:
+      description: The same in a sentence.
+      type: str
+      returned: always
+      sample: There is a lock in file /a/training_hex8_2p.lock, but the service uses redis and does not look there.
+node:
+  description: The host that was looked at.
+  type: dict
+  returned: always
+  contains:
+    hostname:
+      description: Its own name, as the service records it.
+      type: str
+      returned: always
+      sample: nebius-h100-3
+    boot_id:
+      description: The identity of its boot.
+      type: str
+      returned: always
+      sample: 5f0c1f3e-9d0b-4d7b-8f0a-3c1f0a0f9f53
 released:
   description: Whether a lock was released, or in check mode would be.
   type: bool
@@ -297,6 +469,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._lock import (
     release,
     released,
 )
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import Service
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_holder import parse_answers
 
 
 def look(module: AnsibleModule) -> LockReport:
@@ -309,6 +483,8 @@ def look(module: AnsibleModule) -> LockReport:
         redis_url=params["redis_url"],
         assume_gone=params["assume_gone"] if module.check_mode else (),
         timeout=params["timeout"],
+        service=Service(params["service_path"], params["python"], params["redis_url"], params["api_timeout"]),
+        answers=parse_answers(params["holder_answers"]),
     )
 
 
@@ -328,8 +504,12 @@ def ensure_released(module: AnsibleModule, before: LockReport) -> Dict[str, Any]
     if module.check_mode or not before.taken:
         return result_of(module, before, released(before), changed=bool(before.taken))
     for number, lock in enumerate(before.taken):
+        # The API may only tell once more of a lock that has just been released where it is.
+        told_again = lock.backend == "api" and lock.token in [other.token for other in before.taken[:number]]
         try:
             missed = release(lock, force, module.params["timeout"])
+            if missed and told_again:
+                continue
             after = look(module) if missed else before
             why = f"{missed}. It has changed meanwhile; run it again." if missed else None
         except RecoveryError as exc:
@@ -347,12 +527,15 @@ def main() -> None:
             "config": {"type": "str", "required": True},
             "service_path": {"type": "path", "default": "~/ringrift/ai-service"},
             "state": {"type": "str", "choices": ["query", "released"], "default": "query"},
-            "backend": {"type": "str", "choices": ["auto", "file", "redis"], "default": "auto"},
+            "backend": {"type": "str", "choices": ["auto", "file", "redis", "api"], "default": "auto"},
+            "python": {"type": "str", "default": "venv/bin/python"},
+            "api_timeout": {"type": "float", "default": 15.0},
             "path": {"type": "path"},
             "redis_url": {"type": "str", "no_log": True},
             "expect_holder": {"type": "str"},
             "force": {"type": "bool", "default": False},
             "assume_gone": {"type": "list", "elements": "int", "default": []},
+            "holder_answers": {"type": "list", "elements": "dict", "default": []},
             "timeout": {"type": "float", "default": 5.0},
         },
         required_if=[("backend", "redis", ["redis_url"])],

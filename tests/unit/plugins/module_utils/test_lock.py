@@ -20,23 +20,42 @@ from dataclasses import replace
 from typing import Iterator, List
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _lock, _lock_file
+from ansible_collections.ringrift.recovery.plugins.module_utils import _lock, _lock_file, _lock_holder
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import parse_config
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock import (
+    LockReport,
+    LockState,
+    inspect,
+    inspect_all,
+    refusal,
+    release,
+    released,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockId
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_holder import (
     ALIVE,
+    ANSWERS,
     DEAD,
+    GONE,
+    OTHER,
+    PRIOR_BOOT,
+    REUSED,
+    SAME,
+    SIMILAR,
+    Answer,
+    compare_hosts,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import (
+    API,
     FILE,
     FREE,
     HELD_LIVE,
     HELD_LIVE_FOREIGN,
     ORPHAN_FD,
     ORPHAN_FILE,
-    OTHER,
     REDIS,
     RELEASABLE,
-    SAME,
-    SIMILAR,
     STALE_DEAD,
     STALE_EXPIRED,
     STALE_PID_REUSED,
@@ -44,17 +63,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._lock import (
     UNKNOWN,
     VERDICTS,
     Facts,
-    LockReport,
-    LockState,
-    compare_hosts,
-    inspect,
-    inspect_all,
     judge,
-    refusal,
-    release,
-    released,
 )
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockId
 from ansible_collections.ringrift.recovery.plugins.module_utils._redis import RedisClient, RedisRefused, parse_redis_url
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +89,11 @@ KEY = Facts(backend=REDIS, exists=True, now=NOW, lock_id=ME, host=SAME, process=
 LIVING = {"process": ALIVE, "process_start": NOW - 90}
 KEPT = {"keepers": (1993,), "kept": True}
 BLIND = {"kept": None, "unseen": "the open files of 3 processes of other users cannot be seen"}
+
+
+def said(verdict: str, kept: object = None) -> Answer:
+    return Answer(ME.token, verdict, "so it is there", "node-1", "vm", kept)
+
 
 TABLE = [
     # The lock file.
@@ -127,6 +142,33 @@ TABLE = [
     (replace(KEY, host=SIMILAR, process=None), HELD_LIVE_FOREIGN),
     (replace(KEY, lock_id=None, host=None, process=None), UNKNOWN),
     (replace(KEY, problem="the key holds no string"), UNKNOWN),
+    (replace(KEY, process=ALIVE, process_start=NOW - 90, taken_before=NOW - 91), HELD_LIVE),
+    (replace(KEY, process=ALIVE, process_start=NOW - 90, taken_before=NOW - 95), STALE_PID_REUSED),
+    (replace(KEY, process=ALIVE, process_start=NOW - 90, taken_before=BOOT - 5, boot_time=BOOT), STALE_PRIOR_BOOT),
+    (replace(KEY, process=None, taken_before=BOOT - 5, boot_time=BOOT), UNKNOWN),
+    # Another host, which was asked.
+    (replace(KEY, host=OTHER, process=None, answer=said(ALIVE)), HELD_LIVE_FOREIGN),
+    (replace(KEY, host=OTHER, process=None, answer=said(_lock_holder.UNKNOWN)), HELD_LIVE_FOREIGN),
+    (replace(KEY, host=OTHER, process=None, answer=said(DEAD)), STALE_DEAD),
+    (replace(KEY, host=SIMILAR, process=None, answer=said(DEAD)), STALE_DEAD),
+    (replace(KEY, host=OTHER, process=None, answer=said(REUSED)), STALE_PID_REUSED),
+    (replace(KEY, host=OTHER, process=None, answer=said(PRIOR_BOOT)), STALE_PRIOR_BOOT),
+    (replace(KEY, host=OTHER, process=None, answer=said(DEAD), problem="it is a replica"), UNKNOWN),
+    (replace(KEY, answer=said(ALIVE)), HELD_LIVE_FOREIGN),
+    (replace(KEY, answer=said(DEAD)), STALE_DEAD),
+    (replace(KEY, **LIVING, answer=said(DEAD)), HELD_LIVE),
+    (replace(LEFT, host=OTHER, process=None, answer=said(DEAD)), HELD_LIVE_FOREIGN),
+    (replace(LEFT, host=OTHER, process=None, answer=said(DEAD, kept=False)), ORPHAN_FILE),
+    (replace(LEFT, host=OTHER, process=None, answer=said(REUSED, kept=False)), STALE_PID_REUSED),
+    (replace(LEFT, host=OTHER, process=None, answer=said(PRIOR_BOOT, kept=False)), STALE_PRIOR_BOOT),
+    (replace(LEFT, host=OTHER, process=None, answer=said(ALIVE, kept=False)), HELD_LIVE_FOREIGN),
+    (replace(LEFT, host=OTHER, process=None, answer=said(DEAD, kept=False), keepers=(7,), kept=True), HELD_LIVE),
+    (replace(LEFT, host=OTHER, process=None, answer=said(DEAD, kept=False), **BLIND), UNKNOWN),
+    # The runbook's API.
+    (replace(KEY, backend=API), STALE_DEAD),
+    (replace(KEY, backend=API, **LIVING), HELD_LIVE),
+    (replace(KEY, backend=API, lock_id=None, host=None, process=None), UNKNOWN),
+    (replace(KEY, backend=API, process=ALIVE, process_start=NOW - 50, acquired_at=NOW - 60), STALE_PID_REUSED),
 ]
 
 
@@ -146,6 +188,13 @@ def test_the_table_has_every_verdict_and_every_verdict_is_in_the_docs(root):
     assert notes == {verdict: "releasable" if may else "not releasable" for verdict, may in RELEASABLE.items()}
 
 
+def test_the_table_for_operators_says_the_same(root):
+    text = (root / "docs" / "locks.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (yes|no) \| [^|]+ \|$", text, re.MULTILINE))
+    assert rows == {verdict: "yes" if may else "no" for verdict, may in RELEASABLE.items()}
+    assert list(rows) == list(VERDICTS)[: len(rows)]
+
+
 def test_what_may_be_released():
     assert {verdict for verdict, may in RELEASABLE.items() if may} == {
         STALE_DEAD,
@@ -159,7 +208,7 @@ def test_what_may_be_released():
 times = st.none() | st.floats(NOW - 200_000, NOW + 200_000)
 any_facts = st.builds(
     Facts,
-    backend=st.sampled_from([FILE, REDIS]),
+    backend=st.sampled_from([FILE, REDIS, API]),
     exists=st.booleans(),
     now=st.just(NOW),
     problem=st.sampled_from([None, "it may not be read"]),
@@ -176,6 +225,8 @@ any_facts = st.builds(
     keepers=st.sampled_from([(), (1993,), (2144, 2145)]),
     kept=st.sampled_from([None, False, True]),
     unseen=st.sampled_from([None, "hidden"]),
+    taken_before=times,
+    answer=st.none() | st.builds(said, st.sampled_from(ANSWERS), st.sampled_from([None, True, False])),
 )
 
 
@@ -193,12 +244,17 @@ def test_a_lock_is_releasable_only_when_nobody_can_hold_it(facts):
         # The kernel has the last word: nobody keeps the flock, and everybody could be looked into.
         assert not facts.keepers
         assert facts.kept is False
-        assert facts.empty or (facts.lock_id is not None and facts.host != OTHER)
+        asked = facts.answer is not None and facts.answer.verdict in GONE and facts.answer.kept is False
+        assert facts.empty or (facts.lock_id is not None and (facts.host != OTHER or asked))
     else:
-        # There is no flock, so only a dead process of this very host will do.
+        # There is no flock, so only a process that is proven gone will do: here, or in the words of its own host.
         assert facts.lock_id is not None
-        assert facts.host == SAME
-        assert facts.process == DEAD
+        if facts.host == SAME:
+            assert facts.process == DEAD or (facts.process == ALIVE and (facts.reused or facts.prior_boot))
+            assert facts.answer is None or facts.answer.verdict in GONE
+        else:
+            assert facts.answer is not None
+            assert facts.answer.verdict in GONE
 
 
 @settings(deadline=None)
@@ -311,6 +367,11 @@ def test_a_dead_holder(service, path, dead):
         "expires_in",
         "alive",
         "holders",
+        "min_age",
+        "host_match",
+        "processes",
+        "parents",
+        "children",
     }
     assert (holder["host"], holder["pid"], holder["token"]) == (socket.gethostname(), dead, token)
     assert (holder["ttl"], holder["alive"], holder["holders"]) == (3600.0, False, [])
@@ -408,7 +469,7 @@ def test_the_number_of_a_dead_process_that_a_thread_has_now(service, path):
     while not number:
         time.sleep(0.001)
     try:
-        process, detail, _start = _lock._process(number[0], time.time())
+        process, detail, _start = _lock_holder._process(number[0], time.time())
         assert process == DEAD
         assert f"a thread of process {os.getpid()}" in detail
     finally:
@@ -418,12 +479,12 @@ def test_the_number_of_a_dead_process_that_a_thread_has_now(service, path):
 
 def test_stopped_is_alive_and_zombie_is_dead(sleeper):
     sleeper.send_signal(signal.SIGSTOP)
-    assert _lock._process(sleeper.pid, time.time())[0] == ALIVE
+    assert _lock_holder._process(sleeper.pid, time.time())[0] == ALIVE
     sleeper.kill()
     deadline = time.monotonic() + 5
-    while _lock.read_stat(sleeper.pid).state != "Z" and time.monotonic() < deadline:
+    while _lock_holder.read_stat(sleeper.pid).state != "Z" and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert _lock._process(sleeper.pid, time.time())[:2] == (DEAD, "it is a zombie, which holds nothing")
+    assert _lock_holder._process(sleeper.pid, time.time())[:2] == (DEAD, "it is a zombie, which holds nothing")
 
 
 FIRST_THREAD_ENDS = r"""
@@ -439,9 +500,9 @@ def test_a_process_whose_first_thread_has_ended_is_alive():
     try:
         process.stdout.readline()
         deadline = time.monotonic() + 5
-        while _lock.read_stat(process.pid).state != "Z" and time.monotonic() < deadline:
+        while _lock_holder.read_stat(process.pid).state != "Z" and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert _lock._process(process.pid, time.time())[0] == ALIVE
+        assert _lock_holder._process(process.pid, time.time())[0] == ALIVE
     finally:
         process.kill()
         process.wait(5)
@@ -449,29 +510,34 @@ def test_a_process_whose_first_thread_has_ended_is_alive():
 
 @pytest.mark.parametrize("pid", [2**31 - 1, 2**31, 9_999_999_999])
 def test_a_number_that_no_process_can_have(pid):
-    assert _lock._process(pid, NOW)[0] == DEAD
+    assert _lock_holder._process(pid, NOW)[0] == DEAD
 
 
 def test_a_process_of_another_user_is_alive(monkeypatch):
     def forbidden(_pid: int, _signal: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(_lock.os, "kill", forbidden)
-    monkeypatch.setattr(_lock, "read_stat", lambda _pid: None)
-    assert _lock._process(2**31 - 1, NOW)[0] == ALIVE
+    monkeypatch.setattr(_lock_holder.os, "kill", forbidden)
+    monkeypatch.setattr(_lock_holder, "read_stat", lambda _pid: None)
+    assert _lock_holder._process(2**31 - 1, NOW)[0] == ALIVE
+
+
+def with_process(facts: Facts, pid: int, among: object) -> Facts:
+    vital = _lock_holder.vital_signs(pid, NOW, (), among)
+    return replace(facts, process=vital.process, process_detail=vital.detail, process_start=vital.start)
 
 
 def test_a_number_inside_a_container(monkeypatch):
     """With the host's network a container has the host's name too, and counts its processes from 1."""
-    monkeypatch.setattr(_lock, "_status", lambda pid: {"NSpid": "4242\t7"} if pid == 4242 else {})
-    monkeypatch.setattr(_lock, "list_pids", lambda: [1, 4242])
-    monkeypatch.setattr(_lock, "_exists", lambda _pid: False)
-    outside = _lock._with_process(KEY, 7, (), among=None)
+    monkeypatch.setattr(_lock_holder, "_status", lambda pid: {"NSpid": "4242\t7"} if pid == 4242 else {})
+    monkeypatch.setattr(_lock_holder, "list_pids", lambda: [1, 4242])
+    monkeypatch.setattr(_lock_holder, "_exists", lambda _pid: False)
+    outside = with_process(KEY, 7, among=None)
     assert judge(outside)[0] == UNKNOWN
     assert "process 4242 has that number inside a container" in judge(outside)[1]
     kept = replace(LEFT, lock_id=LockId("vm:7:0ef85993", "vm", 7), keepers=(4242,), kept=True)
-    assert judge(_lock._with_process(kept, 7, (), among=(4242,)))[0] == HELD_LIVE
-    assert judge(_lock._with_process(LEFT, 8, (), among=()))[0] == ORPHAN_FILE
+    assert judge(with_process(kept, 7, among=(4242,)))[0] == HELD_LIVE
+    assert judge(with_process(LEFT, 8, among=()))[0] == ORPHAN_FILE
 
 
 @pytest.fixture(scope="module")
@@ -606,7 +672,7 @@ def test_both_backends(service, path, redis_url, sleeper, dead):
     assert [lock.verdict for lock in report.locks] == [ORPHAN_FILE, HELD_LIVE]
     assert report.lock.backend == REDIS
     assert report.split_brain is False
-    assert set(report.as_dict()) == {"lock", "locks", "split_brain", "record"}
+    assert set(report.as_dict()) == {"lock", "locks", "split_brain", "record", "chosen", "findings", "node"}
     assert set(report.as_dict()["record"]) == {"file", "redis"}
 
     with open(path, encoding="ascii") as stream:
@@ -614,6 +680,78 @@ def test_both_backends(service, path, redis_url, sleeper, dead):
         report = inspect_all("hex8_2p", str(service), redis_url=redis_url)
         assert report.split_brain is True
     assert inspect_all("hex8_2p", str(service), backend="file", redis_url=redis_url).locks[0].backend == FILE
+
+
+def test_a_holder_on_another_host_that_was_asked(service, redis_url):
+    token = take(redis_url, 1993, host="nebius-h100-3")
+    options = {"backend": "redis", "redis_url": redis_url}
+    gone = Answer(token, DEAD, "there is no process 1993", "node-3", "nebius-h100-3")
+    state = look(service, **options, answers=[gone])
+    assert (state.verdict, state.holder.alive) == (STALE_DEAD, False)
+    assert "node-3 says: there is no process 1993" in state.reason
+    for answers in ([replace(gone, verdict=ALIVE)], [gone, Answer(token, _lock_holder.UNKNOWN, "it is silent", "b")]):
+        assert look(service, **options, answers=answers).verdict == HELD_LIVE_FOREIGN
+    assert look(service, **options, answers=[replace(gone, hostname="node-3")]).verdict == HELD_LIVE_FOREIGN
+    assert look(service, **options, answers=[replace(gone, token="x:1:0ef85993")]).verdict == HELD_LIVE_FOREIGN
+    # The answer is about one acquisition: another one that is there meanwhile is left alone.
+    take_again = "nebius-h100-3:1993:11111111"
+    ask(redis_url, "SET", "lock:training:hex8_2p", take_again)
+    assert release(state) == "the key is gone or has another holder"
+    assert look(service, **options, answers=[gone]).verdict == HELD_LIVE_FOREIGN
+    ask(redis_url, "FLUSHALL")
+
+
+def test_redis_and_a_number_that_is_used_again(service, redis_url, sleeper):
+    """Redis records no time, but a key that nobody has touched for long was taken before the process was started."""
+    token = take(redis_url, sleeper.pid)
+    dumped = ask(redis_url, "DUMP", "lock:training:hex8_2p")
+    for idle, verdicts in ((1, {HELD_LIVE}), (600, {STALE_PID_REUSED, STALE_PRIOR_BOOT})):
+        ask(redis_url, "DEL", "lock:training:hex8_2p")
+        ask(redis_url, "RESTORE", "lock:training:hex8_2p", 3_000_000, dumped, "IDLETIME", idle)
+        state = look(service, backend="redis", redis_url=redis_url)
+        assert state.verdict in verdicts, state.reason
+        assert state.token == token
+    assert 590 < state.as_dict()["holder"]["min_age"] <= 600
+    assert state.holder.alive is False
+    assert release(state) is None
+
+
+def test_a_replica_is_unknown(service, redis_url, dead):
+    take(redis_url, dead)
+    ask(redis_url, "REPLICAOF", "127.0.0.1", 1)
+    try:
+        for backend in ("auto", "redis"):
+            report = inspect_all("hex8_2p", str(service), backend=backend, redis_url=redis_url)
+            assert (report.lock.verdict, report.lock.held) == (UNKNOWN, None)
+            assert "Give the address of its master" in refusal(report)
+    finally:
+        ask(redis_url, "REPLICAOF", "NO", "ONE")
+    ask(redis_url, "FLUSHALL")
+
+
+def test_what_the_service_uses(service, path, redis_url):
+    assert inspect_all("hex8_2p", str(service)).chosen.backend == FILE
+    assert inspect_all("hex8_2p", str(service), redis_url=redis_url).chosen.backend == REDIS
+    assert inspect_all("hex8_2p", str(service), backend="file").chosen.reason == "backend=file was given"
+    path.write_text("")
+    report = inspect_all("hex8_2p", str(service), redis_url=redis_url)
+    assert [finding["code"] for finding in report.findings] == ["other_backend"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        silent = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
+        assert inspect_all("hex8_2p", str(service), redis_url=silent).chosen.backend == FILE
+
+
+def test_the_same_lock_told_by_the_api_is_no_split_brain():
+    token = "vm:1993:0ef85993"
+    file = replace(state_of(HELD_LIVE, token), held=True)
+    told = replace(state_of(HELD_LIVE, token, API), held=True)
+    other = replace(state_of(HELD_LIVE, "vm:7:0ef85993", API), held=True)
+    assert LockReport((file, told)).split_brain is False
+    assert LockReport((file, other)).split_brain is True
+    finding = LockReport((file, replace(file, backend=REDIS))).findings[0]
+    assert finding["code"] == "split_brain"
+    assert token in finding["message"]
 
 
 def test_what_cannot_be_asked(service):

@@ -189,6 +189,118 @@ def test_a_replica_refuses(address):
         ask(address, "REPLICAOF", "NO", "ONE")
 
 
+def test_what_a_replica_says_proves_nothing(address):
+    ask(address, "REPLICAOF", "127.0.0.1", 1)
+    try:
+        seen = observe(address, KEY)
+        assert (seen.exists, seen.replica, seen.value) == (True, True, None)
+        assert "the address of its master" in seen.problem
+    finally:
+        ask(address, "REPLICAOF", "NO", "ONE")
+
+
+def test_how_long_nobody_has_touched_the_key(address):
+    ask(address, "SET", KEY, HOLDER)
+    assert observe(address, KEY).min_age is None
+    ask(address, "SET", KEY, HOLDER)
+    with RedisClient(address) as client:
+        payload = client.command("DUMP", KEY)
+        client.command("DEL", KEY)
+        client.command("RESTORE", KEY, 0, payload, "IDLETIME", 600)
+    assert 590 < observe(address, KEY).min_age <= 600
+    # The look itself has touched it.
+    assert observe(address, KEY).min_age is None
+    ask(address, "DEL", KEY)
+    ask(address, "RESTORE", KEY, 0, payload, "IDLETIME", 10**6)
+    assert observe(address, KEY).min_age is None
+
+
+def test_the_age_of_a_lock_is_not_taken_for_that_of_the_next_one(address, monkeypatch):
+    """The holder may change between the question for the age and the one for the value."""
+    ask(address, "SET", KEY, HOLDER)
+    payload = ask(address, "DUMP", KEY)
+    ask(address, "DEL", KEY)
+    ask(address, "RESTORE", KEY, 0, payload, "IDLETIME", 600)
+    command = RedisClient.command
+
+    def late(self, *words):
+        if words[0] == "GET":
+            command(self, "SET", KEY, "vm:2230:11111111")
+        return command(self, *words)
+
+    monkeypatch.setattr(RedisClient, "command", late)
+    seen = observe(address, KEY)
+    assert (seen.value, seen.min_age) == (b"vm:2230:11111111", None)
+
+
+def test_a_server_that_counts_uses_tells_no_age(address):
+    ask(address, "CONFIG", "SET", "maxmemory-policy", "allkeys-lfu")
+    try:
+        ask(address, "SET", KEY, HOLDER)
+        seen = observe(address, KEY)
+        assert (seen.value, seen.min_age) == (HOLDER, None)
+    finally:
+        ask(address, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+def test_a_user_with_few_rights(address):
+    ask(address, "SET", KEY, HOLDER)
+    ask(address, "ACL", "SETUSER", "few", "on", ">s3cret", "~lock:*", "+get", "+pttl")
+    few = RedisAddress(address.host, address.port, username="few", password="s3cret")
+    seen = observe(few, KEY)
+    assert (seen.value, seen.min_age, seen.replica) == (HOLDER, None, False)
+    with pytest.raises(RedisRefused, match="let this user run"):
+        compare_and_delete(few, KEY, HOLDER)
+    with pytest.raises(RedisRefused, match="let this user run"):
+        observe(few, "other")
+    assert ask(address, "GET", KEY) == HOLDER
+    ask(address, "ACL", "DELUSER", "few")
+
+
+@pytest.mark.parametrize(
+    ("replies", "code"),
+    [
+        ([b"-ERR unknown command 'HELLO'", b"-ERR unknown command 'OBJECT'", b"-LOADING it is"], "LOADING"),
+        ([b"-ERR unknown command 'HELLO'", b"-ERR unknown command 'OBJECT'", b"-MOVED 1 10.0.0.7:6379"], "MOVED"),
+        ([b"-NOAUTH HELLO must be called with the client already authenticated"], "NOAUTH"),
+        ([b"-DENIED Redis is running in protected mode"], "DENIED"),
+    ],
+)
+def test_a_server_that_refuses_is_no_free_lock(replies, code):
+    def answer() -> None:
+        connection, _peer = listener.accept()
+        with connection:
+            for reply in replies:
+                connection.recv(1000)
+                connection.sendall(reply + b"\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(RedisRefused) as caught:
+            observe(RedisAddress("127.0.0.1", listener.getsockname()[1]), KEY, timeout=5)
+        thread.join(5)
+    assert caught.value.code == code
+
+
+def test_an_old_server_is_looked_at_all_the_same():
+    replies = [b"-ERR unknown command 'HELLO'", b"-ERR no", b"$16\r\n" + HOLDER, b":5000"]
+
+    def answer() -> None:
+        connection, _peer = listener.accept()
+        with connection:
+            for reply in replies:
+                connection.recv(1000)
+                connection.sendall(reply + b"\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        address = RedisAddress("127.0.0.1", listener.getsockname()[1])
+        assert observe(address, KEY) == RedisLock(KEY, address.place, HOLDER, 5.0)
+        thread.join(5)
+
+
 def test_no_lock_is_deleted_under_a_holder_that_lives(address):
     """Some take the lock and give it up, some die with it, and two release what the dead ones left."""
     ended: Set[bytes] = set()

@@ -369,3 +369,64 @@ def test_tls(tmp_path):
     finally:
         process.kill()
         process.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "step"),
+    [
+        ("-LOADING Redis is loading the dataset in memory", "LOADING", "wait until it has loaded"),
+        ("-MOVED 1234 10.0.0.7:6379", "MOVED", "that node of the cluster"),
+        ("-CLUSTERDOWN The cluster is down", "CLUSTERDOWN", "bring the cluster back"),
+        ("-MASTERDOWN Link with MASTER is down", "MASTERDOWN", "bring its master back"),
+        ("-READONLY You can't write against a read only replica.", "READONLY", "the address of its master"),
+        ("-NOPERM User reader has no permissions", "NOPERM", "let this user run GET, PTTL, OBJECT, EVAL and DEL"),
+        ("-DENIED Redis is running in protected mode because", "DENIED", "set a password there"),
+        ("-BUSY Redis is busy running a script.", "BUSY", "SCRIPT KILL"),
+        ("-NOAUTH Authentication required.", "NOAUTH", "wants a password"),
+    ],
+)
+def test_a_refusal_names_the_next_step(serve, words, code, step):
+    port = serve(lambda connection: (connection.recv(1000), connection.sendall(words.encode() + b"\r\n")))
+    with pytest.raises(RedisRefused, match=step) as caught:
+        ask(port, "GET", "key")
+    assert caught.value.code == code
+
+
+def test_a_list_is_bounded(serve, redis):
+    answer = ask(redis[1], "HELLO")
+    assert dict(zip(answer[::2], answer[1::2]))[b"role"] == b"master"
+    for reply in (b"*65\r\n", b"*1\r\n*1\r\n*1\r\n:1\r\n"):
+        port = serve(lambda connection, reply=reply: (connection.recv(1000), connection.sendall(reply)))
+        with pytest.raises(RedisTooLong):
+            ask(port, "HELLO")
+
+
+def test_tls_with_a_client_certificate(tmp_path):
+    """As redis-server wants it unless it is told otherwise; the certificate is for another name."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+        + ["-subj", "/CN=cache", "-addext", "subjectAltName=DNS:cache", "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+    files = ["--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(cert)]
+    process, _plain, tls_port = start(tmp_path, "--requirepass", PASSWORD, *files, tls=True)
+    try:
+        base = f"rediss://:{QUOTED}@127.0.0.1:{{}}?ssl_ca_certs={cert}"
+        client = f"&ssl_certfile={cert}&ssl_keyfile={key}"
+        assert ask(tls_port, "PING", url=f"{base}{client}&ssl_check_hostname=false") == b"PONG"
+        for url in (f"{base}{client}", f"{base}&ssl_check_hostname=false"):
+            with pytest.raises(RedisUnreachable):
+                ask(tls_port, "PING", url=url)
+        with pytest.raises(RedisUnreachable, match="cannot be reached"):
+            ask(tls_port, "PING", url=f"{base}&ssl_certfile=/nowhere.pem")
+        with pytest.raises(RedisRefused, match="refused the logon"):
+            ask(tls_port, "PING", url=f"{base}{client}&ssl_check_hostname=false".replace(QUOTED, "wrong"))
+    finally:
+        process.kill()
+        process.wait(5)

@@ -24,7 +24,10 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._errors import R
 from ansible_collections.ringrift.recovery.plugins.module_utils._redis import RedisClient, parse_redis_url
 from ansible_collections.ringrift.recovery.plugins.modules import training_lock
 
-KEYS = {"changed", "released", "lock", "after", "locks", "split_brain", "record"}
+KEYS = {
+    *("changed", "released", "lock", "after", "locks", "split_brain", "record"),
+    *("chosen", "findings", "node"),
+}
 
 # Takes the lock as the service does, forks children that inherit it, and waits.
 HOLDER = r"""
@@ -428,3 +431,106 @@ def test_the_documented_holder(call, hold):
     hold()
     documented = yaml.safe_load(training_lock.RETURN)
     assert set(documented["lock"]["contains"]["holder"]["contains"]) == set(call()["lock"]["holder"])
+
+
+def test_every_other_key_is_documented(call, hold):
+    holder = hold(children=1)
+    documented = yaml.safe_load(training_lock.RETURN)
+    result = call()
+    for name in ("chosen", "node"):
+        assert set(documented[name]["contains"]) == set(result[name])
+    told = result["lock"]["holder"]
+    assert {process["pid"] for process in told["processes"]} == {holder.process.pid, *holder.children}
+    assert told["parents"][0]["pid"] == os.getpid()
+    contained = documented["lock"]["contains"]["holder"]["contains"]["processes"]["contains"]
+    assert set(contained) == set(told["processes"][0])
+
+
+def test_another_host_that_was_asked_in_four_runs(call, redis_url):
+    token = take(redis_url, 1, host="nebius-h100-3")
+    answer = {"token": token, "verdict": "dead", "reason": "there is no process 1", "hostname": "nebius-h100-3"}
+    options = {"state": "released", "redis_url": redis_url}
+    for answers in ([], [{**answer, "verdict": "alive"}], [answer, {"token": token, "host": "silent"}]):
+        result = call(failed=True, holder_answers=answers, **options)
+        assert result["lock"]["verdict"] == "held_live_foreign"
+    assert "silent" in result["msg"]
+    assert "'gone'" in call(failed=True, holder_answers=[{**answer, "verdict": "gone"}], **options)["msg"]
+    # As the module lock_holder returns it, with keys that are of no interest here.
+    raw = {**answer, "changed": False, "failed": False, "keepers": [], "kept": None}
+    results = [call(check=check, holder_answers=[raw], **options) for check in (True, False, True, False)]
+    assert [result["changed"] for result in results] == [True, True, False, False]
+    assert [result["lock"]["verdict"] for result in results[:2]] == ["stale_dead", "stale_dead"]
+    assert results[0]["after"] == results[1]["after"]
+    assert ask(redis_url, "EXISTS", "lock:training:hex8_2p") == 0
+
+
+API = """
+import pathlib
+STATE = pathlib.Path("holder")
+print("noise")
+class Lock:
+    def get_holder(self): return STATE.read_text() if STATE.exists() else None
+    def is_locked(self): return STATE.exists()
+    def force_release(self): STATE.unlink()
+def training_lock(): return Lock()
+"""
+
+
+@pytest.fixture
+def api(tmp_path) -> pathlib.Path:
+    """A service with the runbook's lock; gives the file in which it keeps the holder."""
+    package = tmp_path / "app" / "coordination"
+    package.mkdir(parents=True)
+    for folder in (tmp_path / "app", package):
+        (folder / "__init__.py").write_text("")
+    (package / "distributed_lock.py").write_text(API)
+    return tmp_path / "holder"
+
+
+@pytest.mark.parametrize("backend", ["api", "auto"])
+def test_the_runbooks_api_in_four_runs(call, api, backend):
+    token = f"{socket.gethostname()}:{gone_pid()}:0ef85993"
+    api.write_text(token)
+    options = {"state": "released", "backend": backend, "python": sys.executable}
+    results = [call(check=True, **options)]
+    assert api.exists()
+    results += [call(check=check, **options) for check in (False, True, False)]
+    assert [result["changed"] for result in results] == [True, True, False, False]
+    assert [result["lock"]["verdict"] for result in results] == ["stale_dead", "stale_dead", "free", "free"]
+    assert results[0]["after"] == results[1]["after"]
+    assert results[1]["record"]["api"] == [token]
+    assert results[1]["chosen"]["backend"] == "api"
+    assert not api.exists()
+
+
+def test_the_runbooks_api_and_a_live_holder(call, api):
+    token = f"{socket.gethostname()}:{os.getpid()}:0ef85993"
+    api.write_text(token)
+    options = {"state": "released", "backend": "api", "python": sys.executable}
+    for extra in ({}, {"force": True}, {"expect_holder": token}, {"force": True, "expect_holder": "x:1:0ef85993"}):
+        result = call(failed=True, **options, **extra)
+        assert (result["lock"]["verdict"], result["released"]) == ("held_live", False)
+        assert api.exists()
+    assert call(force=True, expect_holder=token, **options)["released"]
+    assert not api.exists()
+
+
+def test_an_api_that_tells_of_the_lock_file_once_more(call, api, path):
+    """The file is released where it is; that the API then has nothing to release is no change meanwhile."""
+    source = API.replace('"holder"', '"data/locks/training_hex8_2p.lock"').replace(
+        "read_text()", "read_text().split()[0]"
+    )
+    (api.parent / "app" / "coordination" / "distributed_lock.py").write_text(source)
+    path.write_text(f"{socket.gethostname()}:{gone_pid()}:0ef85993\n{time.time() - 5}\n3600\n")
+    options = {"state": "released", "python": sys.executable}
+    results = [call(check=check, **options) for check in (True, False, True, False)]
+    assert [result["changed"] for result in results] == [True, True, False, False]
+    assert [lock["verdict"] for lock in results[1]["locks"]] == ["orphan_file", "stale_dead"]
+    assert results[0]["after"] == results[1]["after"]
+
+
+def test_an_api_that_cannot_be_asked(call, tmp_path):
+    assert "python" in call(failed=True, backend="api")["msg"]
+    result = call(backend="auto")
+    assert (result["chosen"]["backend"], result["findings"]) == ("file", [])
+    assert "was not asked" in result["chosen"]["reason"]
