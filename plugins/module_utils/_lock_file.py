@@ -19,7 +19,7 @@ import re
 import stat
 import time
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._proc import FLOCK, flock_holders, list_pids
@@ -43,8 +43,6 @@ INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 PROC_LOCKS = "/proc/locks"
 
 LOOKS = 5
-# How long the release waits for processes that are between opening the file and locking it.
-DRAIN = 1.0
 # An acquirer of the service that found an expired record removes the file; this lets one that has read it finish.
 SETTLE = 0.02
 
@@ -137,17 +135,15 @@ def observe(path: str) -> LockFile:
 
 
 def release(seen: LockFile, forced: bool = False) -> Optional[str]:
-    """Remove the file if it is still the one that was seen and nobody keeps its flock.
+    """Empty the file if it is still the one that was seen and nobody keeps its flock.
 
-    The flock is taken for it, as an acquirer would. Three things can go on meanwhile, and each is looked for: another
-    process may have taken the lock; one may have opened the file and be about to lock it, which would leave it with a
-    lock on a file that nobody else sees; and one that finds the record expired removes the file and makes its own.
-    The second is waited for; against the third the record is emptied first, since the service takes no empty record
-    for an expired one.
+    The flock is taken for it, as an acquirer would, so that nobody can take the lock meanwhile. The file itself stays:
+    nothing can be unlinked by its path without a moment in which another process may have put its own there, since the
+    service does so where it finds an expired record. An empty file that nobody keeps is a free lock to everybody.
 
     :param forced: remove it also while somebody keeps the flock; the operator has named that holder
-    :returns: None when it was removed, otherwise why nothing was done
-    :raises RecoveryError: it may not be removed by this user, or the file system refuses
+    :returns: None when it was released, otherwise why nothing was done
+    :raises RecoveryError: it may not be written by this user, or the file system refuses
     """
     try:
         handle = os.open(seen.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -165,22 +161,25 @@ def release(seen: LockFile, forced: bool = False) -> Optional[str]:
             raise _cannot(seen.path, "locked", exc) from exc
         if not taken and not forced:
             return "a process keeps its flock"
-        return _remove(handle, seen, taken, forced)
+        return _remove(handle, seen, taken)
     finally:
         os.close(handle)
 
 
-def _remove(handle: int, seen: LockFile, taken: bool, forced: bool) -> Optional[str]:
+def _remove(handle: int, seen: LockFile, taken: bool) -> Optional[str]:
     status = os.fstat(handle)
     if (status.st_dev, status.st_ino) != (seen.dev, seen.inode) or not _is_at(seen):
         return "another file is in its place"
     if os.pread(handle, MAX_RECORD + 1, 0) != seen.data:
         return "its record has changed"
-    late = _drain(seen) if taken else []
-    if late and not forced:
-        return f"process {late[0]} has it open and may take it any moment"
     os.ftruncate(handle, 0)
+    return None if taken else _unlink(handle, seen)
+
+
+def _unlink(handle: int, seen: LockFile) -> Optional[str]:
+    """Take the file away from a holder that was named, which is the only way to break a flock."""
     try:
+        # For an acquirer that found the record expired before it was emptied, and puts its own file here.
         time.sleep(SETTLE)
         if not _is_at(seen):
             return "another process has removed it or put its own in its place"
@@ -190,8 +189,6 @@ def _remove(handle: int, seen: LockFile, taken: bool, forced: bool) -> Optional[
     except OSError as exc:
         os.pwrite(handle, seen.data or b"", 0)
         raise _cannot(seen.path, "removed", exc) from exc
-    if taken:
-        _drain(seen)
     return None
 
 
@@ -201,16 +198,6 @@ def _is_at(seen: LockFile) -> bool:
     except FileNotFoundError:
         return False
     return (status.st_dev, status.st_ino) == (seen.dev, seen.inode)
-
-
-def _drain(seen: LockFile) -> List[int]:
-    """Wait until nobody else has the file open; whoever still has after ``DRAIN`` seconds."""
-    deadline = time.monotonic() + DRAIN
-    while True:
-        others = sorted({entry.pid for entry in flock_holders(seen.dev, seen.inode)} - {os.getpid()})
-        if not others or time.monotonic() > deadline:
-            return others
-        time.sleep(0.02)
 
 
 def _look(path: str) -> Optional[LockFile]:

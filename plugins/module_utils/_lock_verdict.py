@@ -29,6 +29,8 @@ FILE = "file"
 REDIS = "redis"
 API = "api"
 
+NOT_TAKEN = "nobody has taken it"
+
 FREE = "free"
 HELD_LIVE = "held_live"
 HELD_LIVE_FOREIGN = "held_live_foreign"
@@ -115,7 +117,7 @@ def judge(facts: Facts) -> Tuple[str, str]:
     Whatever could not be observed makes the verdict ``unknown``, unless what was observed already proves a live holder.
     """
     if not facts.exists:
-        return FREE, "nobody has taken it"
+        return FREE, NOT_TAKEN
     return _judge_file(facts) if facts.backend == FILE else _judge_key(facts)
 
 
@@ -128,7 +130,7 @@ def _judge_file(facts: Facts) -> Tuple[str, str]:
         return UNKNOWN, f"{facts.unseen or 'who keeps its flock cannot be seen'}, so somebody may hold it"
     left = "nobody keeps its flock"
     if facts.empty:
-        return ORPHAN_FILE, f"the file is left over: it is empty and {left}"
+        return FREE, NOT_TAKEN
     if facts.lock_id is None:
         return UNKNOWN, f"{left}, but its content is no whole record of a holder"
     if facts.host == OTHER:
@@ -182,7 +184,14 @@ def _judge_key(facts: Facts) -> Tuple[str, str]:
         return _judge_foreign(facts, "may be on this host under another name or on another host, and may live")
     if facts.host != SAME:
         return _judge_foreign(facts, "is on another host, and only there it can be told if it lives")
-    if facts.process == DEAD or (facts.process == ALIVE and (facts.reused or facts.prior_boot)):
+    younger = facts.process == ALIVE and (facts.reused or facts.prior_boot)
+    if younger and facts.backend == REDIS:
+        # How long a key was idle is by the clock of Redis; one that was set would make a live holder look replaced.
+        return UNKNOWN, (
+            f"{_holder(facts)} seems to be gone and its number used again{_because(facts)}, but only the clock of "
+            "Redis says how old the lock is, and that proves nothing"
+        )
+    if facts.process == DEAD or younger:
         return _judge_gone(facts)
     if facts.process != ALIVE:
         return UNKNOWN, f"it cannot be told whether {_holder(facts)} lives{_because(facts)}"
@@ -191,7 +200,7 @@ def _judge_key(facts: Facts) -> Tuple[str, str]:
 
 def _judge_gone(facts: Facts) -> Tuple[str, str]:
     """The recorded process is no more on this host, unless a host of the same name says otherwise."""
-    if facts.answer is not None and facts.answer.verdict not in GONE:
+    if facts.answer is not None and not _is_gone_there(facts, facts.answer):
         where = facts.answer.host or "a host of that name"
         return HELD_LIVE_FOREIGN, f"{_holder(facts)} is not on this host, but {where} says: {facts.answer.reason}"
     blocks = f"the {'key' if facts.backend == REDIS else 'lock'} blocks everybody {_until(facts)}"
@@ -211,13 +220,18 @@ def _judge_foreign(facts: Facts, otherwise: str) -> Tuple[str, str]:
     if answer is None:
         return HELD_LIVE_FOREIGN, f"{_holder(facts)} {otherwise}"
     said = f"{answer.host or answer.hostname or 'its host'} says: {answer.reason or answer.verdict}"
-    if answer.verdict not in GONE:
+    if not _is_gone_there(facts, answer):
         lives = "lives" if answer.verdict == ALIVE else "may live"
         return HELD_LIVE_FOREIGN, f"{_holder(facts)} {lives}; {said}"
     if facts.backend == FILE and answer.kept is not False:
         return HELD_LIVE_FOREIGN, f"{_holder(facts)} is gone, but somebody there may keep the flock; {said}"
     verdicts = {DEAD: ORPHAN_FILE if facts.backend == FILE else STALE_DEAD, REUSED: STALE_PID_REUSED}
     return verdicts.get(answer.verdict, STALE_PRIOR_BOOT), f"{_holder(facts)} is gone; {said}"
+
+
+def _is_gone_there(facts: Facts, answer: Answer) -> bool:
+    """Whether another host's word is proof; how old a lock in Redis is proves nothing there either."""
+    return answer.verdict == DEAD if facts.backend == REDIS else answer.verdict in GONE
 
 
 def _holder(facts: Facts) -> str:
