@@ -136,4 +136,4 @@ def test_a_lock_file_that_names_another_node(idle):
         play = idle.play("clear_state", "-l", mine, *words)
         assert play.rc == 0, play.output
         assert sum(play.changed.values()) == 1, play.output
-    assert on(idle, mine, f"ls {path} 2>/dev/null || echo gone") == "gone"
+    assert on(idle, mine, f"test -s {path} || echo empty") == "empty"

@@ -130,7 +130,10 @@ def killed_at(lab: Lab, task: str, *words: str) -> Optional[str]:
     "task",
     [
         "[ringrift.recovery.clear_state : Look for trainers that still run]",
-        "[ringrift.recovery.clear_state : Clear the job records of the orchestrator]",
+        pytest.param(
+            "[ringrift.recovery.clear_state : Clear the job records of the orchestrator]",
+            marks=pytest.mark.skipif(not os.environ.get("SOAK"), reason="one such kill is enough without SOAK=1"),
+        ),
     ],
     ids=["between stop and release", "between release and clear"],
 )

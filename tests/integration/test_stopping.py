@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from benchmarks import _stopping
@@ -13,13 +15,20 @@ from tests.integration.harness import CONFIG
 REASON = _stopping.available()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
-each_case = pytest.mark.parametrize("case", _stopping.CASES, ids=lambda case: case.name)
 # Only these are said to be stopped by a pkill, and only where the command line has the words.
 WORDS = _stopping.SCRIPT
 
 
-@pytest.mark.parametrize("form", list(_stopping.FORMS), ids=["module", "script"])
-@each_case
+# Both forms of each case under `make soak`, in turn otherwise.
+FORMS = [
+    pytest.param(case, form, id=f"{case.name}-{at}")
+    for number, case in enumerate(_stopping.CASES)
+    for at, form in enumerate(_stopping.FORMS)
+    if os.environ.get("SOAK") or number % 2 == at
+]
+
+
+@pytest.mark.parametrize(("case", "form"), FORMS)
 def test_ours_has_the_right_outcome_in_bounded_time(case, form):
     outcome = _stopping.run_case(case, _stopping.OURS, form)
     if outcome.skipped:
@@ -38,7 +47,7 @@ def test_ours_has_the_right_outcome_in_bounded_time(case, form):
         assert "under the title 'ringrift: training hex8_2p'" in outcome.message
 
 
-@each_case
+@pytest.mark.parametrize("case", _stopping.CASES[:: 1 if os.environ.get("SOAK") else 5], ids=lambda case: case.name)
 def test_the_runbooks_pkill_stops_none_of_them_and_ends_its_own_shell(case):
     outcome = _stopping.run_case(case, _stopping.PKILL)
     if outcome.skipped:
