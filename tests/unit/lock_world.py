@@ -40,6 +40,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CONFIG = "hex8_2p"
 NAME = f"training:{CONFIG}"
+EXPIRE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], 1)"
 KEY = f"lock:{NAME}"
 LIFETIME = 3600
 
@@ -479,7 +480,8 @@ class World:
             return "there is no key to expire"
         # Before it is gone, for the one who believes in it may be asked meanwhile.
         self.expired.add(token)
-        self.redis._call("PEXPIRE", KEY, 1)
+        # This key and no other: by now the rule may have deleted it, and somebody else may have taken the lock.
+        self.redis.eval(EXPIRE, 1, KEY, token)
         self._wait(lambda: self._value() != token, "the key to expire")
         return "the key expires"
 
