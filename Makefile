@@ -14,7 +14,7 @@ test: ## run every test
 
 soak: ## run the random tests in full count; SOAK_SEED=… repeats a run
 	@tools/setup.sh test
-	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH SOAK=1 .venv/bin/python -m pytest -q -rP -n 2 -m soak tests/unit
+	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH SOAK=1 .venv/bin/python -m pytest -q -rP -n 2 --dist loadfile -m soak
 
 lint: ## run the linters alone
 	@tools/setup.sh test

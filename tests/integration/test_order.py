@@ -126,6 +126,7 @@ def killed_at(lab: Lab, task: str, *words: str) -> Optional[str]:
     return output
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "task",
     [

@@ -13,7 +13,7 @@ from benchmarks import _stopping
 from tests.integration.harness import CONFIG
 
 REASON = _stopping.available()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [pytest.mark.soak, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 # Only these are said to be stopped by a pkill, and only where the command line has the words.
 WORDS = _stopping.SCRIPT
