@@ -158,7 +158,7 @@ def stale_staged(dest: str, now: Optional[float] = None, older_than: float = STA
             old = moment - os.lstat(path).st_ctime > older_than
         except FileNotFoundError:
             continue
-        if old and not _alive(int(match.group("pid"))):
+        if old and not runs(int(match.group("pid"))):
             found.append(path)
     return found
 
@@ -335,7 +335,8 @@ def _lstat(path: str) -> Optional[os.stat_result]:
         raise explain("look at", path, exc) from exc
 
 
-def _alive(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process of this machine has that number; one of another user counts."""
     if pid <= 0:
         return False
     try:

@@ -467,7 +467,7 @@ class _Plan:
             elif age <= self.request.tmp_older_than:
                 limit = f"{self.request.tmp_older_than:g} s"
                 self.keep(file, "recent", f"it is temporary and {max(0, int(age))} s old, not more than {limit}")
-            elif staged and _runs(int(staged.group("pid"))):
+            elif staged and _atomic.runs(int(staged.group("pid"))):
                 self.keep(file, "open", f"process {staged.group('pid')}, which is in its name, runs")
             elif unproven:
                 self.keep(file, "no_verified", "there is no verified checkpoint, so that it may be needed")
@@ -548,16 +548,6 @@ def _unproven(groups: List[Group]) -> str:
 
 def _number(epoch: Optional[int]) -> int:
     return -1 if epoch is None else epoch
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return pid > 0
 
 
 def _lines(paths: List[str]) -> str:

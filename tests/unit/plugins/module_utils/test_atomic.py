@@ -172,7 +172,7 @@ class TestCleanStaged:
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: 10**digits - 1)
             staged = staged_path(str(path))
-        monkeypatch.setattr(_atomic, "_alive", lambda pid: pid != 10**digits - 1)
+        monkeypatch.setattr(_atomic, "runs", lambda pid: pid != 10**digits - 1)
         pathlib.Path(staged).write_bytes(b"")
         assert clean_staged(str(path), now=time.time() + 7200) == [staged]
 
