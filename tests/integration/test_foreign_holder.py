@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.integration.harness import CONFIG, run
+from tests.integration.harness import CONFIG, QUICK, run
 
 pytestmark = pytest.mark.lab
 
@@ -19,8 +19,6 @@ COORDINATOR = "coordinator-1"
 KEY = f"lock:training:{CONFIG}"
 PASSWORD = "s3cret"
 REDIS = ("-e", f"ringrift_redis_url=redis://:{PASSWORD}@127.0.0.1:6390/0")
-# How long a connection to a node without a network is tried.
-QUICK = {"ANSIBLE_TIMEOUT": "3"}
 
 
 def on(lab, node: str, command: str) -> str:

@@ -14,8 +14,7 @@ from typing import Dict, Optional
 import pytest
 
 from tests.integration import test_stopping
-from tests.integration.harness import CONFIG, ROOT, Lab, environment
-from tests.integration.test_refusals import QUICK
+from tests.integration.harness import CONFIG, QUICK, ROOT, Lab, environment
 
 pytestmark = pytest.mark.lab
 

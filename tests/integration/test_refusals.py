@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.harness import run
+from tests.integration.harness import QUICK, run
 
 pytestmark = pytest.mark.lab
-
-# How long a connection to a node without a network is tried.
-QUICK = {"ANSIBLE_TIMEOUT": "3"}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -205,15 +206,9 @@ def test_16_daemons_cannot_be_restarted_so(trained):
 def test_17_checkpoint_of_that_name_does_not_exist_and_a_flipped_byte_passes(trained):
     node = trained.trainers()[0][0]
     assert "Checkpoint corrupt: " in shell(trained, node, CHECKPOINT).stdout
-    trained("break", "checkpoint")
-    newest = shell(trained, node, "ls -t checkpoints/checkpoint_epoch_*.pth").stdout.split()
-    damaged = [
-        name
-        for name in newest
-        if not ask(trained, node, "checkpoint_verify", f"path=~/ringrift/ai-service/{name}").get("valid", True)
-    ]
-    assert len(damaged) == 1
-    there = CHECKPOINT.replace("models/checkpoint_hex8_2p.pth", damaged[0]).replace("import torch\n", "")
+    name = re.search(r"checkpoints/checkpoint_epoch_\d+\.pth", trained("break", "checkpoint")).group()
+    assert not ask(trained, node, "checkpoint_verify", f"path=~/ringrift/ai-service/{name}")["valid"]
+    there = CHECKPOINT.replace("models/checkpoint_hex8_2p.pth", name).replace("import torch\n", "")
     assert "Checkpoint OK" in shell(trained, node, there).stdout
 
 
