@@ -1,14 +1,15 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that turn evidence into a verdict, runs into a report, and both into lines for a terminal."""
+"""Filters that turn evidence into a verdict or a batch size, runs into a report, and these into lines."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _report, _verdict
+from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_memory_fit, _report, _verdict
+from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
 
 def verdict(evidence: Mapping[str, Any]) -> Dict[str, Any]:
@@ -39,6 +40,24 @@ def report_lines(value: Mapping[str, Any]) -> List[str]:
     return _report.report_lines(value)
 
 
+def gpu_memory_fit(
+    evidence: Mapping[str, Any],
+    batch_size: Any = None,
+    default: Any = 512,
+    floor: Any = _gpu_memory_fit.FLOOR,
+    auto_tunes: Optional[bool] = None,
+    via: str = "direct",
+) -> Dict[str, Any]:
+    """Choose the batch size to restart with."""
+    if not isinstance(evidence, Mapping):
+        raise AnsibleFilterError("ringrift.recovery.gpu_memory_fit needs a dictionary with hosts, p2p and node.")
+    try:
+        facts = _gpu_memory_fit.facts_of(evidence)
+        return _gpu_memory_fit.fit(facts, batch_size, default, floor, auto_tunes, via).as_dict()
+    except RecoveryError as exc:
+        raise AnsibleFilterError(f"ringrift.recovery.gpu_memory_fit: {exc}") from exc
+
+
 class FilterModule:
     def filters(self) -> Dict[str, Callable[..., Any]]:
         return {
@@ -46,4 +65,5 @@ class FilterModule:
             "verdict_lines": verdict_lines,
             "run_report": run_report,
             "report_lines": report_lines,
+            "gpu_memory_fit": gpu_memory_fit,
         }

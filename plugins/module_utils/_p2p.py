@@ -30,6 +30,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import
     Job,
     Leader,
     View,
+    as_count,
     as_moment,
     as_number,
     as_text,
@@ -470,6 +471,7 @@ class _Conversation:
             created_at=as_moment(row.get("created_at")),
             started_at=as_moment(row.get("started_at")),
             completed_at=as_moment(row.get("completed_at")),
+            batch_size=as_count(row.get("batch_size")),
             raw_id=raw,
         )
 

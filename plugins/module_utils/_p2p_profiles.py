@@ -18,7 +18,8 @@ A profile is plain data, so that an operator can write one in inventory:
     list of ``{id, scheme, host, port}``. Without it every request goes to the URL that was given.
 ``jobs``
     List of ``{kind, items, clear, withdraw}``. ``items`` is JMESPath over the answers, a list of ``{id, type, status,
-    node, config or board and players, created_at, started_at, completed_at}``. The first row of a kind and id wins.
+    node, config or board and players, created_at, started_at, completed_at, batch_size}``. The first row of a kind and
+    id wins.
     ``withdraw`` is false for mere records, of which no worker takes a job.
 ``finished``
     The states of a job that is over. Every other state counts as active, also one that nobody has heard of.
@@ -119,7 +120,7 @@ RUNBOOK: Dict[str, Any] = {
             "kind": "job",
             "items": "status.jobs[?type && contains(to_string(type), 'training')].{id: id, type: type, status: status, "
             "node: node_id, config: not_null(config, config_key), board: board_type, players: num_players, "
-            "created_at: created_at, started_at: started_at, completed_at: completed_at}",
+            "created_at: created_at, started_at: started_at, completed_at: completed_at, batch_size: batch_size}",
             "clear": {
                 "method": "POST",
                 "path": "/clear_training_state",
@@ -162,7 +163,7 @@ RUNBOOK: Dict[str, Any] = {
 _WORK_ROW = (
     "[?work_type == 'training'].{id: work_id, type: work_type, status: status, node: claimed_by, "
     "board: config.board_type, players: config.num_players, created_at: created_at, started_at: started_at, "
-    "completed_at: completed_at}"
+    "completed_at: completed_at, batch_size: config.batch_size}"
 )
 
 RINGRIFT: Dict[str, Any] = {
@@ -240,7 +241,7 @@ RINGRIFT: Dict[str, Any] = {
             # CMA-ES tunes heuristic weights; it neither trains nor overwrites the model of the config.
             "items": "records.jobs[?job_type != 'cmaes'].{id: job_id, type: job_type, status: status, "
             "node: worker_node, board: board_type, players: num_players, created_at: created_at, "
-            "started_at: started_at, completed_at: completed_at}",
+            "started_at: started_at, completed_at: completed_at, batch_size: batch_size}",
             "clear": {
                 "method": "POST",
                 "path": "/training/update",

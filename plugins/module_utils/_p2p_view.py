@@ -38,6 +38,7 @@ class Job:
     created_at: Optional[float]
     started_at: Optional[float]
     completed_at: Optional[float]
+    batch_size: Optional[int] = None
     # The id as the orchestrator wrote it, for requests about this job.
     raw_id: Any = None
 
@@ -143,6 +144,11 @@ def as_number(value: Any) -> Optional[float]:
     except OverflowError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def as_count(value: Any) -> Optional[int]:
+    """A whole number of 1 or more; None for everything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
 
 
 def as_moment(value: Any) -> Optional[float]:

@@ -37,8 +37,7 @@ def next_command(verdict: Mapping[str, Any]) -> str:
     """The one command to type next, or an empty string where there is nothing to do."""
     if verdict["stalled"] is False:
         return ""
-    smaller = " -e batch_size=256" if any(finding["cause"] == "gpu_oom" for finding in verdict["findings"]) else ""
-    return f"ansible-playbook full_recovery.yml -e config={verdict['config']}{smaller} --check --diff"
+    return f"ansible-playbook full_recovery.yml -e config={verdict['config']} --check --diff"
 
 
 # What a run's report takes from each step: the variable that the step registered, and the keys that matter in it.
@@ -66,6 +65,10 @@ FLEET_STEPS = {
     "clear_coordinator_lock": ("clear_state_coordinator_lock", ("changed", "released", "lock", "record")),
     "clear_jobs": ("clear_state_jobs", ("changed", "profile", "cleared")),
     "export_data": ("prepare_data_export", ("changed", "reason", "path", "samples", "sha256")),
+    "batch_size": (
+        "restart_training_fit",
+        ("changed", "batch_size", "instead_of", "floor_reached", "source", "reasons", "extra_args", "message"),
+    ),
     "dispatch": ("restart_training_dispatch", ("changed", "profile", "dispatched")),
 }
 
@@ -128,9 +131,20 @@ def _step_words(step: str, result: Mapping[str, Any], planned: bool) -> List[str
         return [f"{step} FAILED: {result.get('msg', 'unreachable')}"]
     if step == "monitor":
         return [f"progress proven: {entry['what']}" for entry in result.get("proof") or []]
+    if step == "batch_size":
+        return _batch_size_words(result, planned)
     if not result.get("changed"):
         return []
     return [f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result)]
+
+
+def _batch_size_words(result: Mapping[str, Any], planned: bool) -> List[str]:
+    """What an operator should know of the batch size: that it is another one, that it may not do, or is the last."""
+    reasons = [str(reason) for reason in (result.get("reasons") or [])[1:]]
+    warnings = [reason for reason in reasons if reason.startswith("WARNING") or "is the floor" in reason]
+    if not result.get("changed") and not warnings:
+        return []
+    return [f"{'would use' if planned else 'used'} {result.get('message')}", *warnings]
 
 
 def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:

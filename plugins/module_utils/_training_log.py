@@ -10,6 +10,7 @@ is bounded. This util is private to the collection.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -26,6 +27,8 @@ MOST_BYTES = 16 << 20
 LINES = 20
 MOST_LINES = 1000
 MAX_LINE = 500
+MAX_NOTE = 64 * 1024
+MAX_WORDS = 100
 # No pattern is tried on more of a line than this.
 MAX_EXAMINED = 4096
 
@@ -38,6 +41,8 @@ _BATCH = re.compile(rf"Epoch (\d{{1,9}}), Batch (\d{{1,12}}): Loss=({_NUMBER})",
 _SUMMARY = re.compile(
     rf"\bTRAINING_SUMMARY: loss=({_NUMBER}) samples=(\d{{1,15}}) games=(\d{{1,15}}) epochs=(\d{{1,9}})", re.I
 )
+# Said before the run is said to start.
+_TUNED = re.compile(r"\[AutoBatchSize\] Auto-tuned batch size: (\d{1,5})\b")
 _RUN = re.compile(r"Starting training for \d{1,9} epochs")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 _EXCEPTION = re.compile(r"\A[A-Za-z_][\w.]{0,200}(?::|\Z)")
@@ -126,7 +131,11 @@ class LogProgress:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The end of a log. ``complete`` is where its last whole line ends; a run may still be writing the next."""
+    """The end of a log. ``complete`` is where its last whole line ends; a run may still be writing the next.
+
+    ``batch_size`` is what the service tuned it to in the last run; ``start`` is what ``training_start`` noted beside
+    the log, ``{at, cmdline}``, and of a run that something else started since then it knows nothing.
+    """
 
     path: str
     exists: bool
@@ -139,6 +148,8 @@ class TrainingLog:
     progress: Optional[LogProgress] = None
     lines_since_progress: Optional[int] = None
     summary: Optional[Dict[str, Any]] = None
+    batch_size: Optional[int] = None
+    start: Optional[Dict[str, Any]] = None
     findings: Tuple[LogFinding, ...] = ()
     lines: Tuple[str, ...] = ()
 
@@ -154,6 +165,8 @@ class TrainingLog:
             "progress": None if self.progress is None else self.progress.as_dict(),
             "lines_since_progress": self.lines_since_progress,
             "summary": self.summary,
+            "batch_size": self.batch_size,
+            "start": self.start,
             "findings": [asdict(finding) for finding in self.findings],
             "lines": list(self.lines),
         }
@@ -193,9 +206,29 @@ def read_log(path: str, max_bytes: int = MAX_BYTES, lines: int = LINES) -> Train
         progress=reading.progress,
         lines_since_progress=None if reading.progress is None else reading.number - reading.moved_at,
         summary=reading.summary,
+        batch_size=reading.batch_size if reading.tuned is None else reading.tuned,
+        start=_read_start(f"{path}.start"),
         findings=tuple(reading.found()),
         lines=tuple(reading.last),
     )
+
+
+def _read_start(path: str) -> Optional[Dict[str, Any]]:
+    """What was noted of a start; None where there is no note that can be understood."""
+    try:
+        fd = open_regular(path)
+    except RecoveryError:
+        return None
+    try:
+        noted = json.loads(_read(fd, path, 0, MAX_NOTE))
+    except (RecoveryError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
+    at, words = (noted.get("at"), noted.get("cmdline")) if isinstance(noted, dict) else (None, None)
+    if isinstance(at, bool) or not isinstance(at, (int, float)) or not isinstance(words, list):
+        return None
+    return {"at": float(at), "cmdline": [str(word)[:MAX_LINE] for word in words[:MAX_WORDS]]}
 
 
 def _read(fd: int, path: str, start: int, length: int) -> bytes:
@@ -219,6 +252,9 @@ class Reading:
 
     progress: Optional[LogProgress] = None
     summary: Optional[Dict[str, Any]] = None
+    # The batch size that the last run was tuned to, and one that is said of the run that comes next.
+    batch_size: Optional[int] = None
+    tuned: Optional[int] = None
     last: Deque[str] = field(default_factory=deque)
     counts: Dict[str, int] = field(default_factory=dict)
     texts: Dict[str, str] = field(default_factory=dict)
@@ -268,10 +304,14 @@ def _examine(reading: Reading, text: str, offset: Optional[int]) -> None:
     if offset is not None:
         if _RUN.search(text):
             reading.progress, reading.summary = None, None
+            reading.batch_size, reading.tuned = reading.tuned, None
         elif _take_progress(reading, text, offset):
             reading.moved_at, reading.summary = reading.number, None
             if reading.progress is not None and reading.progress.finite:
                 reading.progress_at = reading.number
+    match = _TUNED.search(text)
+    if match:
+        reading.tuned = int(match.group(1)) or None
     if reading.in_traceback and text and not text[0].isspace():
         # The first line that is not indented is the exception itself.
         if _EXCEPTION.match(text):

@@ -241,6 +241,7 @@ def start(request: StartRequest, environment: Mapping[str, str], within: Optiona
         log = request.path(request.log)
         previous = _make_room(log)
         pid, keeper = _spawn(request, argv, environment, log)
+        _note_start(f"{log}.start", argv)
     seen = _proc.read_stat(pid)
     ticks, moment = (seen.start_ticks, seen.start_time) if seen else (None, None)
     return Started(pid, ticks, moment, tuple(argv), log, True, keeper, previous)
@@ -423,6 +424,15 @@ def _make_room(log: str) -> Optional[str]:
             "Nothing was started."
         ) from exc
     return names[1] if moved else None
+
+
+def _note_start(path: str, argv: List[str]) -> None:
+    """Note with what the run of a log was started: one that has died no longer tells."""
+    # The trainer runs; that nobody will know with which batch size is no reason to fail.
+    with contextlib.suppress(OSError):
+        with open(f"{path}.new", "w", encoding="utf-8") as stream:
+            json.dump({"at": time.time(), "cmdline": argv}, stream)
+        os.replace(f"{path}.new", path)
 
 
 def _read_note(path: str) -> Dict[str, object]:

@@ -25,7 +25,7 @@ RUNBOOK = {
 
 # The smallest playbook that mends a cause; where there is none, a person has to act first.
 FIX = {
-    "gpu_oom": "restart_training.yml -e batch_size=256",
+    "gpu_oom": "restart_training.yml -e batch_size=auto",
     "lock_held": "clear_state.yml",
     "data_not_ready": "prepare_data.yml",
     "cooldown_active": "restart_training.yml -e force=true",

@@ -270,6 +270,10 @@ jobs:
       description: When it ended, in seconds since the epoch, or null.
       type: float
       sample: 1795471996.67
+    batch_size:
+      description: Samples in a batch, or null where the orchestrator does not say.
+      type: int
+      sample: 512
 active:
   description: Those of RV(jobs) that are active, all of them; null when they could not be read.
   returned: when the options are usable

@@ -155,6 +155,28 @@ summary:
   type: dict
   returned: always
   sample: {loss: 4.6721, samples: 0, games: 0, epochs: 50}
+batch_size:
+  description: The batch size that the service tuned the last run to; V(null) where the log does not tell of it.
+  type: int
+  returned: always
+  sample: 512
+start:
+  description:
+    - How M(ringrift.recovery.training_start) last started a trainer with this log; V(null) where it never did. Of a run
+      that something else started since then it says nothing.
+  type: dict
+  returned: always
+  sample: {"at": 1766960000.5, "cmdline": ["venv/bin/python", "-m", "app.training.train", "--batch-size", "256"]}
+  contains:
+    at:
+      description: When, in seconds since 1970.
+      type: float
+      returned: always
+    cmdline:
+      description: The command line.
+      type: list
+      elements: str
+      returned: always
 findings:
   description: What the lines tell of, errors first.
   type: list

@@ -17,6 +17,8 @@ description:
     that has no parent and a command line that speaks of training. It is therefore the child of a keeper, a small
     process that waits for it and writes how it ended to C(<log>.exit), a JSON object with C(pid), C(rc) (negative for
     a signal) and C(ended) (unix seconds).
+  - The command line is noted in C(<log>.start), a JSON object with C(at) (unix seconds) and C(cmdline), because a
+    trainer that has died no longer tells with which batch size it ran out of memory.
 author: The ringrift.recovery authors (@ringrift)
 options:
   python:

@@ -132,10 +132,10 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
     monkeypatch.setenv("PATH", environment()["PATH"])
     # A survey's answers arrive as strings, empty ones too.
     variables = {
-        "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "64", "epochs": "5000", "force": "false",
+        "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "", "epochs": "5000", "force": "false",
         "expect_holder": "", "ringrift_report_dir": "",
     }  # fmt: skip
-    healthy("break", "kill")
+    healthy("break", "oom")
     done = ansible_runner.run(
         private_data_dir=str(private_data_dir(tmp_path, healthy, variables)),
         playbook="playbooks/full_recovery.yml",
@@ -152,3 +152,7 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
     assert data["check_mode"] is (job_type == "check")
     expected = "plan only, nothing was changed" if job_type == "check" else "recovered, progress is proven"
     assert data["outcome"] == expected, output
+    # Nobody said so: it ran out of GPU memory.
+    fitted = data["fleet"]["batch_size"]
+    assert (fitted["batch_size"], fitted["source"]) == (fitted["instead_of"] // 2, "halved")
+    assert f"batch size {fitted['batch_size']} instead of" in output

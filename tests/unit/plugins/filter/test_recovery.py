@@ -26,3 +26,28 @@ def test_report_and_its_lines_fit_together():
 def test_anything_else_is_refused_by_name(name, value):
     with pytest.raises(AnsibleFilterError, match=f"ringrift.recovery.{name} needs"):
         FILTERS[name](value)
+
+
+def test_gpu_memory_fit_says_what_and_why():
+    log = {"findings": [{"code": "cuda_oom", "after_progress": True}], "batch_size": 512, "mtime": 1.0}
+    node = {"log": log, "gpu": {"gpus": [{"index": 0, "memory_total": 81559.0}]}}
+    result = FILTERS["gpu_memory_fit"]({"hosts": {"a": node}, "node": "a"}, auto_tunes=True)
+    assert sorted(result) == [
+        *("batch_size", "changed", "extra_args", "floor_reached", "instead_of", "message", "reasons", "source"),
+    ]
+    assert (result["batch_size"], result["source"]) == (256, "halved")
+    assert result["extra_args"] == ["--no-auto-tune-batch-size"]
+    assert result["message"].startswith("batch size 256 instead of 512: it ran out of GPU memory with 512 on a")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "options", "words"),
+    [
+        ({}, {"batch_size": "many"}, "batch_size is 'many'; it must be a whole number from 1 to 65536"),
+        ({}, {"floor": 100}, "floor is 100; it must be a power of two, for example 64"),
+        ({"hosts": 3}, {}, "hosts is 3; it must map each host"),
+    ],
+)
+def test_gpu_memory_fit_refuses_what_it_cannot_use(evidence, options, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        FILTERS["gpu_memory_fit"](evidence, **options)

@@ -578,6 +578,17 @@ def test_the_cooldown_of_the_real_service_blocks_nothing(serve):
     assert (result["changed"], result["cooldown"]["active"], result["cooldown"]["seconds"]) == (True, True, 1800.0)
 
 
+@pytest.mark.parametrize(
+    ("said", "size"), [(512, 512), (None, None), ("512", None), (True, None), (0, None), (5.5, None)]
+)
+def test_a_job_tells_its_batch_size(serve, said, size):
+    work = item("w1", "running")
+    work["config"]["batch_size"] = said
+    jobs = ask(serve(Leader, [work], [record("r1", batch_size=said)]).url)["jobs"]
+    assert [entry["batch_size"] for entry in jobs] == [size, size]
+    assert ask(serve(Runbook, [job(batch_size=said)]).url)["jobs"][0]["batch_size"] == size
+
+
 def test_a_job_without_a_config_may_be_ours(serve):
     server = serve(Runbook, [job("7f3a")])
     result = ask(server.url, "dispatched")

@@ -252,3 +252,45 @@ def test_every_meaning_is_documented():
 
     for meaning in _training_log.MEANINGS:
         assert f"C({meaning.code})" in training_log.RETURN
+
+
+TUNED = "INFO:app.training.train:[AutoBatchSize] Auto-tuned batch size: {} (was 128)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        ([], None),
+        ([TUNED.format(512), RUN], 512),
+        ([TUNED.format(512), RUN, TUNED.format(64)], 64),
+        ([TUNED.format(512), RUN, TUNED.format(64), RUN], 64),
+        ([TUNED.format(512), RUN, EPOCH.format(1), RUN], None),
+        ([TUNED.format(0), RUN], None),
+    ],
+)
+def test_batch_size_is_that_of_the_last_run(tmp_path, lines, size):
+    log = tmp_path / "training.log"
+    log.write_text("".join(f"{line}\n" for line in lines))
+    assert read_log(str(log)).as_dict()["batch_size"] == size
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        (None, None),
+        (
+            '{"at": 5, "cmdline": ["python", "--batch-size", "64"]}',
+            {"at": 5.0, "cmdline": ["python", "--batch-size", "64"]},
+        ),
+        ('{"at": true, "cmdline": []}', None),
+        ('{"at": 5}', None),
+        ("[1]", None),
+        ("[" * 5000, None),
+        ("\x00", None),
+    ],
+)
+def test_note_of_the_start(tmp_path, text, start):
+    (tmp_path / "training.log").write_text("x\n")
+    if text is not None:
+        (tmp_path / "training.log.start").write_text(text)
+    assert read_log(str(tmp_path / "training.log")).as_dict()["start"] == start

@@ -343,7 +343,7 @@ def test_older_logs_are_kept(tree, begin):
     logs = sorted(path.name for path in (tree.root / "logs").iterdir())
     assert logs == [
         *("training.log", "training.log.exit", "training.log.previous", "training.log.previous.2"),
-        "training.log.previous.3",
+        *("training.log.previous.3", "training.log.start"),
     ]
     assert [
         (tree.root / "logs" / f"training.log{end}").read_text()[-2] for end in ("", ".previous", ".previous.3")

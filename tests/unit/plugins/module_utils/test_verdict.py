@@ -232,3 +232,25 @@ PROBES = st.dictionaries(
 )
 def test_without_evidence_it_is_never_called_healthy(hosts):
     assert judge(hosts).stalled is not False
+
+
+def test_out_of_memory_needs_no_batch_size_from_the_operator():
+    log = {"findings": [{"code": "cuda_oom", "count": 2, "line": "CUDA out of memory"}]}
+    result = judge({"a": node(log=log)})
+    finding = next(finding for finding in result.findings if finding.cause == "gpu_oom")
+    assert finding.fix == "restart_training.yml -e config=hex8_2p -e batch_size=auto"
+    assert verdict_lines(result.as_dict())[-1] == (
+        "next: ansible-playbook full_recovery.yml -e config=hex8_2p --check --diff"
+    )
+
+
+@pytest.mark.parametrize(("check", "verb"), [(True, "would use"), (False, "used")])
+def test_report_tells_the_batch_size_and_why(check, verb):
+    fitted = {"batch_size": 256, "changed": True, "message": "batch size 256 instead of 512: it ran out", "else": 1}
+    report = run_report({"a": {"restart_training_fit": fitted}}, config="hex8_2p", outcome="x", check_mode=check)
+    assert report["fleet"]["batch_size"] == {key: fitted[key] for key in ("batch_size", "changed", "message")}
+    assert report_lines(report)[1] == f"fleet: {verb} batch size 256 instead of 512: it ran out"
+    warned = {"restart_training_fit": {**fitted, "changed": False, "reasons": ["it ran out", "WARNING: too much", "x"]}}
+    assert report_lines(run_report({"a": warned}, config="hex8_2p", outcome="x"))[2:] == ["fleet: WARNING: too much"]
+    usual = {"restart_training_fit": {**fitted, "changed": False, "reasons": ["it ran out"]}}
+    assert len(report_lines(run_report({"a": usual}, config="hex8_2p", outcome="x"))) == 1
