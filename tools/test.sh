@@ -5,9 +5,19 @@ cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:/usr/sbin:/sbin:$PATH
 export PATH
 
-tools/lint.sh
-tools/second_core.sh
+# Side by side, one core each; what the linters say comes when they have ended.
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+tools/lint.sh >"$said" 2>&1 &
+linters=$!
+second=0
+tools/second_core.sh || second=$?
+linted=0
+wait "$linters" || linted=$?
+cat "$said"
+[ "$second" -eq 0 ] || exit "$second"
+[ "$linted" -eq 0 ] || exit "$linted"
 # Alone, because an ordinary user can prove nothing about the trainers of another user's lab.
 python -m pytest -q tests/integration/test_demo.py
 # Two at a time, file by file: each worker has a lab of its own.
-exec python -m pytest -q -n 2 --dist loadfile --ignore tests/integration/test_demo.py "$@"
+python -m pytest -q -n 2 --dist loadfile --ignore tests/integration/test_demo.py "$@"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -45,20 +46,24 @@ def other_than(lab: Lab, *names: str) -> str:
     return next(node for node in nodes if node not in ("coordinator-1", *names))
 
 
-def test_no_lock_is_released_while_a_node_is_silent(cut):
+def test_no_lock_is_released_while_a_node_is_silent_and_exclude_goes_on(cut):
     holder = cut.wait_for_trainer()[0]
     silent = other_than(cut, holder)
     cut("break", "lock")
     before = locks(cut)
     assert holder in before
     cut("break", "unreachable", silent)
-    for name in ("stop_training", "clear_state"):
+    play = cut.play("full_recovery", **QUICK)
+    assert play.rc != 0
+    assert f"{silent} does not answer" in play.flat
+    assert "Nothing was touched" in play.flat
+    assert set(play.changed.values()) == {0}, play.output
+    for name, words in (("stop_training", "no lock will be released"), ("clear_state", silent)):
         play = cut.play(name, **QUICK)
         assert play.rc != 0, play.output
-        assert silent in play.flat
+        assert words in play.flat
         assert locks(cut) == before, name
-    cut("mend", "unreachable", silent)
-    play = cut.play("full_recovery")
+    play = cut.play("full_recovery", "-e", f"exclude={silent}")
     assert play.rc == 0, play.output
     assert len(cut.trainers()) == 1
 
@@ -86,16 +91,18 @@ def test_a_node_that_comes_back_with_a_live_trainer(cut):
 def test_a_trainer_that_refuses_to_die_keeps_its_lock(cut):
     if not test_stopping._stopping.FREEZER.joinpath("cgroup.procs").exists():
         pytest.skip("freezing a trainer for good needs control groups of version 1")
-    cut.wait_for_trainer()
+    node, _pid = cut.wait_for_trainer()
     before = locks(cut)
-    cut("break", "unkillable")
+    assert "frozen" in cut("break", "unkillable")
     play = cut.play("full_recovery", "-e", "force=true", "-e", "stop_training_grace=1")
     assert play.rc != 0
+    assert re.search(r"pid \d+ \(state D, waits in ", play.flat), play.output
     assert "eboot the node" in play.flat
+    assert f"of {CONFIG} is still there" in play.flat or f"of {CONFIG} are still there" in play.flat
     play = cut.play("clear_state")
     assert play.rc != 0
     assert locks(cut) == before
-    cut("mend", "unkillable")
+    assert node in cut("mend", "unkillable")
     play = cut.play("full_recovery", "-e", "force=true")
     assert play.rc == 0, play.output
     assert len(cut.trainers()) == 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.harness import QUICK, run
+from tests.integration.harness import run
 
 pytestmark = pytest.mark.lab
 
@@ -89,22 +89,3 @@ def test_limit_leaves_the_job_of_another_node_alone(untouched):
     assert play.rc != 0
     assert f"A job of hex8_2p is with {busy}" in play.flat
     assert set(play.changed.values()) == {0}, play.output
-
-
-def test_unreachable_node_stops_the_run_and_exclude_goes_on(lab):
-    if lab.driver != "netns":
-        pytest.skip("a node of the local driver has no network of its own to cut")
-    lab.fresh()
-    victim = next(node["name"] for node in lab.status()["nodes"] if node["name"] == "runpod-h100")
-    lab("break", "kill")
-    lab("break", "unreachable", victim)
-    play = lab.play("full_recovery", **QUICK)
-    assert play.rc != 0
-    assert f"{victim} does not answer" in play.flat
-    assert "Nothing was touched" in play.flat
-    assert set(play.changed.values()) == {0}, play.output
-    play = lab.play("stop_training", **QUICK)
-    assert play.rc != 0
-    assert "no lock will be released" in play.flat
-    play = lab.play("full_recovery", "-e", f"exclude={victim}")
-    assert play.rc == 0, play.output

@@ -10,7 +10,6 @@ import os
 import pytest
 
 from benchmarks import _stopping
-from tests.integration.harness import CONFIG
 
 REASON = _stopping.available()
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -61,23 +60,6 @@ def test_the_runbooks_pkill_ends_the_trainer_of_another_config():
     outcome = _stopping.run_case(_stopping.CASES[0], _stopping.PKILL, WORDS)
     assert outcome.left == 0
     assert "the trainer of another config" in outcome.harmed
-
-
-@pytest.mark.lab
-def test_an_unkillable_trainer_fails_the_play_and_is_named(lab):
-    if lab.driver != "netns" or not _stopping.FREEZER.joinpath("cgroup.procs").exists():
-        pytest.skip("freezing a trainer for good needs root and control groups of version 1")
-    lab.fresh()
-    node, pid = lab.wait_for_trainer()
-    assert "frozen" in lab("break", "unkillable")
-    play = lab.play("stop_training", "-e", "stop_training_grace=1")
-    assert play.rc != 0
-    assert f"pid {pid} (state D, waits in " in play.flat
-    assert "eboot the node" in play.flat
-    assert f"of {CONFIG} is still there" in play.flat or f"of {CONFIG} are still there" in play.flat
-    assert node in lab("mend", "unkillable")
-    assert lab.play("stop_training").rc == 0
-    assert lab.trainers() == []
 
 
 @pytest.mark.lab
