@@ -19,5 +19,6 @@ cat "$said"
 [ "$linted" -eq 0 ] || exit "$linted"
 # Alone, because an ordinary user can prove nothing about the trainers of another user's lab.
 python -m pytest -q tests/integration/test_demo.py
-# Two at a time, file by file: each worker has a lab of its own.
-python -m pytest -q -n 2 --dist loadfile --ignore tests/integration/test_demo.py "$@"
+# Three at a time, as a lab waits as often as it works, file by file: each worker has a lab of its own. In the order of
+# testpaths, as the long files have few tests and would come last.
+python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration/test_demo.py "$@"

@@ -190,7 +190,7 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
     """
     moment = time.time() if now is None else now
     seen: Dict[Tuple[str, Tuple[int, int, int, int]], Checkpoint] = {}
-    plan = _plan(request, seen)
+    plan = _plan(request, seen, locked=check_mode)
     if check_mode:
         if plan.chosen is not None:
             _check_writable(request.path, plan.chosen)
@@ -199,7 +199,7 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
         _tidy(request.path)
         return _predict(request, plan, moment)
     with _locked(request.path, request.lock_timeout):
-        plan = _plan(request, seen)
+        plan = _plan(request, seen, locked=True)
         if plan.chosen is None:
             return _predict(request, plan, moment)
         return _apply(request, plan, moment)
@@ -208,13 +208,15 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
 # Looking
 
 
-def _plan(request: RestoreRequest, seen: Dict) -> _Plan:
+def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
     current = _current(request, seen)
     if current is not None and current.valid and not request.refresh:
         return _Plan(current, None, ())
     if current is not None and not current.valid:
-        writer = _writer(request.path)
-        if writer is not None:
+        # Another restore has the file open while it puts it in place; the lock makes this one wait for it.
+        at_it = os.path.lexists(_lock_path(request.path)) and not locked
+        writer = None if at_it else _writer(request.path)
+        if writer is not None and (locked or not os.path.lexists(_lock_path(request.path))):
             raise RecoveryError(
                 f"{request.path} is not whole, but process {writer} is writing it. Wait until it is done, or stop it, "
                 "and run this again."

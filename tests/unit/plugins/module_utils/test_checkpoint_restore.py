@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
+import traceback
 import types
 
 import pytest
@@ -602,16 +603,30 @@ class TestTwoAtOnce:
                 try:
                     outcome = restore(request(service), now=NOW).as_dict()
                     (results / f"{number}.json").write_text(json.dumps(outcome))
+                except BaseException:
+                    (results / f"{number}.json").write_text(json.dumps({"raised": traceback.format_exc()}))
                 finally:
                     os._exit(0)
             pids.append(pid)
         for pid in pids:
             os.waitpid(pid, 0)
         outcomes = [json.loads((results / f"{number}.json").read_text()) for number in range(3)]
+        assert not [outcome["raised"] for outcome in outcomes if "raised" in outcome]
         assert sorted(outcome["restored"] for outcome in outcomes) == [False, False, True]
         assert verify(str(service.path)).valid
         assert len([name for name in names(service.path.parent) if name.endswith(".json")]) == 1
         assert not [name for name in names(service.path.parent) if name.startswith(".")]
+
+    def test_one_that_is_putting_the_file_in_place_is_waited_for(self, service):
+        """It has the file open for writing for a moment, and is no trainer that writes."""
+        flipped(service.epochs[4], "data/0")
+        lock = service.path.with_name(f".{service.path.name}.restore.lock")
+        with open(lock, "w") as held, open(service.path, "r+b"):
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(RecoveryError, match="another restore holds"):
+                restore(request(service, lock_timeout=0.2))
+        lock.unlink()
+        assert restore(request(service)).restored
 
     def test_lock_that_is_held_too_long(self, service):
         lock = service.path.with_name(f".{service.path.name}.restore.lock")
