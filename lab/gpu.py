@@ -49,6 +49,8 @@ def change(driver: Driver, node: Node, mode: str) -> str:
     staged = path.with_suffix(".new")
     staged.write_text(json.dumps(data) + "\n")
     os.replace(staged, path)
+    # What remembers that hung_once has hung.
+    path.with_name(path.name + ".hung").unlink(missing_ok=True)
     return f"the GPU of {node.name} is {mode}"
 
 

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
 # A login without a shell, as Ansible's, may have a shorter PATH than an operator.
@@ -28,7 +29,7 @@ MAX_OUTPUT = 1 << 20
 MAX_MESSAGE = 300
 # Between two looks whether the tool has ended although something still holds its output open.
 SLICE = 0.05
-REAP = 0.5
+REAP = 0.2
 SEPARATOR = ", "
 
 # What a cell may read instead of a value. These are different things.
@@ -111,13 +112,23 @@ def read_cell(text: str) -> Cell:
 
 
 @dataclass(frozen=True)
+class Survivor:
+    """A process that SIGKILL did not end, because the kernel does not let go of it. ``wchan`` is where it waits."""
+
+    pid: int
+    state: Optional[str]
+    wchan: Optional[str]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What one call gave. ``code`` is None when it had to be killed."""
+    """What one call gave. ``code`` is None when it had to be killed; ``survivor`` is set when that did not help."""
 
     code: Optional[int]
     output: str
     errors: str
     seconds: float
+    survivor: Optional[Survivor] = None
 
     @property
     def hung(self) -> bool:
@@ -185,7 +196,7 @@ class NvidiaSmi:
         return self.left > pause + calls * max(0.2, 2 * self.slowest)
 
     def call(self, *arguments: str) -> Answer:
-        answer = run([self.path, *arguments], self.left)
+        answer = run([self.path, *arguments], self.left, inclusive=True)
         self.slowest = max(self.slowest, answer.seconds)
         return answer
 
@@ -247,10 +258,13 @@ def unreachable(answer: Answer) -> List[Tuple[str, str]]:
     return list(dict.fromkeys((bus.rstrip(":"), " ".join(reason.split())) for bus, reason in found))
 
 
-def run(argv: Sequence[str], timeout: float) -> Answer:
+def run(argv: Sequence[str], timeout: float, inclusive: bool = False) -> Answer:
     """Run a command for at most ``timeout`` seconds; then its session is killed, and it is not waited for."""
     begun = time.monotonic()
-    end = begun + timeout
+    # With ``inclusive``, what it takes to see it die is part of the deadline.
+    reap = min(REAP, timeout / 10) if inclusive else 0.0
+    end = begun + timeout - reap
+    survivor = None
     try:
         process = subprocess.Popen(
             list(argv),
@@ -267,13 +281,16 @@ def run(argv: Sequence[str], timeout: float) -> Answer:
     try:
         texts, code = _read(process, end)
         if code is None:
-            _kill(process)
+            survivor = _kill(process, end + (reap or REAP))
+    except BaseException:
+        _kill(process, 0.0)
+        raise
     finally:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
     output, errors = (bytes(text).decode("utf-8", "replace") for text in texts)
-    return Answer(code, output, errors, time.monotonic() - begun)
+    return Answer(code, output, errors, time.monotonic() - begun, survivor)
 
 
 def _read(process: subprocess.Popen, end: float) -> Tuple[List[bytearray], Optional[int]]:
@@ -300,11 +317,17 @@ def _read(process: subprocess.Popen, end: float) -> Tuple[List[bytearray], Optio
                 return texts, code
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _kill(process: subprocess.Popen, end: float) -> Optional[Survivor]:
+    """Kill its session; the process, where it still stands at the end."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
-    end = time.monotonic() + REAP
+    # A moment is always granted: a process that does die takes some milliseconds.
+    end = max(end, time.monotonic() + 0.05)
     while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
+        time.sleep(0.005)
+    if process.returncode is not None:
+        return None
+    stat = _proc.read_stat(process.pid)
+    return Survivor(process.pid, stat.state if stat else None, _proc.read_wchan(process.pid))

@@ -10,8 +10,8 @@ module: gpu_status
 short_description: Say whether the GPUs of a node are busy, idle, wedged or sick
 version_added: 0.1.0
 description:
-  - Asks C(nvidia-smi) a few times over a short window, and judges each GPU by utilization, power, memory traffic,
-    processes and what the driver says of its health.
+  - Asks NVML through nvidia-ml-py where an interpreter has it, else C(nvidia-smi), a few times over a short window.
+    Judges each GPU by utilization, power, memory traffic, processes and what the driver says of its health.
   - Utilization alone is no proof of work. A kernel that waits for ever in a collective shows 100 % at the power of an
     idle GPU; such a GPU is V(wedged).
   - A driver that does not answer costs O(timeout) and no more. It is a finding, RV(problems) with the code
@@ -23,9 +23,24 @@ options:
       - The GPU tool, by name or by path. A name is searched for on C(PATH) and in the usual directories.
     type: str
     default: nvidia-smi
+  source:
+    description:
+      - Whom to ask. V(auto) asks NVML, and C(nvidia-smi) where NVML is not there or cannot be started.
+      - Where NVML hangs, C(nvidia-smi) would hang too, and is not asked.
+    type: str
+    choices: [auto, nvml, nvidia_smi]
+    default: auto
+  python:
+    description:
+      - An interpreter that may have nvidia-ml-py, for example that of the service. It is tried before the module's own.
+    type: path
+  progress_file:
+    description:
+      - A file that the trainer writes to while it makes progress, such as its log. It is a witness against V(wedged).
+    type: path
   timeout:
     description:
-      - Seconds for all calls of the tool together, at most 3600. Samples that would not fit in are left out.
+      - Seconds for all calls together, at most 3600. Samples that would not fit in are left out.
       - Without C(nvidia-persistenced), each call may take 3 seconds.
     type: float
     default: 10
@@ -51,7 +66,8 @@ options:
     default: 90
   wedged_power_fraction:
     description:
-      - Share of its power limit that a V(wedged) GPU draws at most, in every sample. An idle H100 draws about a tenth.
+      - Share of its power limit that a V(wedged) GPU draws at most, in every sample.
+      - An H200 of 700 W draws 120 to 137 W while a kernel only spins, and 250 W in a small training.
     type: float
     default: 0.25
   wedged_memory_utilization:
@@ -59,6 +75,17 @@ options:
       - Percent of memory traffic that a V(wedged) GPU shows at most, in every sample that tells it.
     type: float
     default: 5
+  wedged_tensor_activity:
+    description:
+      - Percent of tensor activity that a V(wedged) GPU shows at most, where it is offered.
+      - An H200 shows 0 while a kernel only spins, and 8 in a small training.
+    type: float
+    default: 1
+  progress_age:
+    description:
+      - Seconds. Where O(progress_file) was written to more recently than this, a GPU is not V(wedged).
+    type: float
+    default: 60
   leaked_memory:
     description:
       - MiB in use from which on memory is V(leaked_memory), where no process is on the GPU and nobody holds one open.
@@ -126,6 +153,216 @@ gpus:
       type: str
       returned: always
       sample: NVIDIA H100 80GB HBM3
+    serial:
+      description: Serial number of its board.
+      type: str
+      returned: always
+      sample: "1650000000001"
+    architecture:
+      description: Its architecture; V(null) where the source does not say.
+      type: str
+      returned: always
+      sample: Hopper
+    tensor_activity:
+      description:
+        - How much the tensor cores worked over the window, in percent.
+        - V(null) where it is not offered, as by C(nvidia-smi).
+      type: float
+      returned: always
+      sample: 93.66
+    sm_activity:
+      description:
+        - How much its multiprocessors worked over the window, in percent.
+        - V(null) where it is not offered, as by C(nvidia-smi).
+      type: float
+      returned: always
+      sample: 93.66
+    dram_activity:
+      description:
+        - How much its memory bus worked over the window, in percent.
+        - V(null) where it is not offered, as by C(nvidia-smi).
+      type: float
+      returned: always
+      sample: 93.66
+    memory_reserved:
+      description: Memory that the driver keeps for itself, in MiB; not part of RV(gpus[].memory_used).
+      type: float
+      returned: always
+      sample: 616.0
+    temperature_memory:
+      description: Temperature of its memory in degrees Celsius.
+      type: float
+      returned: always
+      sample: 61.0
+    clock_sm:
+      description: Clock of its multiprocessors in MHz.
+      type: float
+      returned: always
+      sample: 1980.0
+    clock_sm_max:
+      description: Highest clock of its multiprocessors in MHz.
+      type: float
+      returned: always
+      sample: 1980.0
+    clock_memory:
+      description: Clock of its memory in MHz.
+      type: float
+      returned: always
+      sample: 3201.0
+    persistence_mode:
+      description: Whether the driver stays loaded while nobody uses the GPU.
+      type: bool
+      returned: always
+      sample: true
+    compute_mode:
+      description: Who may compute on it, for example V(Default) or V(Prohibited).
+      type: str
+      returned: always
+      sample: Default
+    ecc_mode:
+      description: Whether its memory is checked for errors.
+      type: bool
+      returned: always
+      sample: true
+    ecc:
+      description: Memory errors; empty for a lost GPU.
+      type: dict
+      returned: always
+      contains:
+        volatile:
+          description: Since the driver was loaded.
+          type: dict
+          returned: always
+          contains:
+            corrected:
+              description: Errors that were corrected.
+              type: int
+              returned: always
+            uncorrected:
+              description: Errors that could not be corrected.
+              type: int
+              returned: always
+        aggregate:
+          description: Over its life.
+          type: dict
+          returned: always
+          contains:
+            corrected:
+              description: Errors that were corrected.
+              type: int
+              returned: always
+            uncorrected:
+              description: Errors that could not be corrected.
+              type: int
+              returned: always
+    remapped_rows:
+      description: Rows of its memory that were replaced; empty for a lost GPU.
+      type: dict
+      returned: always
+      sample: {correctable: 0, uncorrectable: 0}
+      contains:
+        correctable:
+          description: Rows replaced for correctable errors.
+          type: int
+          returned: always
+        uncorrectable:
+          description: Rows replaced for uncorrectable errors.
+          type: int
+          returned: always
+    retired_pages:
+      description: Pages of memory out of use; V(null) where it replaces rows instead.
+      type: dict
+      returned: always
+      sample: {single_bit: 0, double_bit: 0, pending: false}
+      contains:
+        single_bit:
+          description: Pages retired for several single bit errors.
+          type: int
+          returned: always
+        double_bit:
+          description: Pages retired for a double bit error.
+          type: int
+          returned: always
+        pending:
+          description: Whether pages are to be retired at the next reboot.
+          type: bool
+          returned: always
+    nvlink:
+      description: Its NVLinks; V(null) where there are none to be seen.
+      type: dict
+      returned: always
+      sample: {links: 18, active: 18}
+      contains:
+        links:
+          description:
+            - How many there are. V(null) where none is up and C(nvidia-smi) was asked, which then does not count them.
+          type: int
+          returned: always
+        active:
+          description: How many of them are up.
+          type: int
+          returned: always
+    pcie:
+      description: Its PCIe link; empty for a lost GPU.
+      type: dict
+      returned: always
+      sample: {generation: 5, generation_max: 5, width: 16, width_max: 16}
+      contains:
+        generation:
+          description: Generation in use; lower while it is idle.
+          type: int
+          returned: always
+        generation_max:
+          description: Highest generation here.
+          type: int
+          returned: always
+        width:
+          description: Lanes in use.
+          type: int
+          returned: always
+        width_max:
+          description: Most lanes here.
+          type: int
+          returned: always
+    mig_instances:
+      description: Its MIG instances.
+      type: list
+      elements: dict
+      returned: always
+      sample: []
+      contains:
+        uuid:
+          description: Identity; V(null) where the source does not say.
+          type: str
+          returned: always
+        gpu_instance:
+          description: Number of the GPU instance.
+          type: int
+          returned: always
+        compute_instance:
+          description: Number of the compute instance.
+          type: int
+          returned: always
+        memory_used:
+          description: Memory in use in MiB.
+          type: float
+          returned: always
+        memory_total:
+          description: Memory in MiB.
+          type: float
+          returned: always
+    numa_node:
+      description: The NUMA node that its memory is; V(null) where it is none, or the source does not say.
+      type: int
+      returned: always
+      sample: 1
+    unavailable:
+      description:
+        - Why readings are missing, by their name. V(not_available) (N/A), V(not_supported), V(unknown_error),
+          V(no_permission), V(lost) or V(requires_reset). These are different things.
+      type: dict
+      returned: always
+      sample: {retired_pending: not_supported}
     utilization:
       description: Share of the time in which a kernel ran, in percent, median of the samples. V(null) with MIG on.
       type: float
@@ -228,6 +465,10 @@ gpus:
           description: Whether this process is one of this node, or of this container, and lives.
           type: bool
           returned: always
+        cpu_seconds:
+          description: CPU time that it spent over the window, in seconds; V(null) where it is not known.
+          type: float
+          returned: always
     samples:
       description: How many samples this rests on.
       type: int
@@ -253,10 +494,39 @@ driver_version:
   returned: always
   sample: 570.133.20
 source:
-  description: Path of the tool that was asked; V(null) where there is none.
+  description: Path of the tool or the interpreter that was asked; V(null) where there is none.
   type: str
   returned: always
   sample: /usr/bin/nvidia-smi
+method:
+  description: How it was asked, V(nvml) or V(nvidia_smi); V(null) where there was nothing to ask.
+  type: str
+  returned: always
+  sample: nvidia_smi
+nvml:
+  description: Why NVML gave no answer; V(null) where it did or was not asked.
+  type: str
+  returned: always
+  sample: null
+left_behind:
+  description: Processes of this look that the kernel did not release when they were killed.
+  type: list
+  elements: dict
+  returned: always
+  sample: []
+  contains:
+    pid:
+      description: Number of the process.
+      type: int
+      returned: always
+    state:
+      description: Its state, for example V(D) for uninterruptible sleep.
+      type: str
+      returned: always
+    wchan:
+      description: Where in the kernel it waits.
+      type: str
+      returned: always
 problems:
   description: What is wrong with driver and GPUs, errors first.
   type: list
@@ -270,8 +540,10 @@ problems:
         - Of the tool and the driver, C(no_driver_tool), C(driver_hung), C(driver_not_loaded), C(driver_mismatch),
           C(driver_error), C(no_devices), C(no_permission), C(library_missing), C(library_too_old), C(bad_argument),
           C(not_available), C(not_understood), C(tool_killed), C(power_cable), C(interrupt_problem),
-          C(inforom_corrupt), C(no_time).
-        - Of one GPU, C(gpu_lost), C(gpu_sick), C(ecc_uncorrected), C(remap_pending), C(throttled), C(unknown_error),
+          C(inforom_corrupt), C(no_time), C(nvml_missing),
+          C(left_behind).
+        - Of one GPU, C(gpu_lost), C(gpu_sick), C(ecc_uncorrected), C(remap_pending), C(throttled),
+          C(pcie_degraded), C(unknown_error),
           C(recovery_action_unknown), C(process_unassigned).
       type: str
       returned: always
@@ -307,6 +579,8 @@ THRESHOLDS = (
     "wedged_utilization",
     "wedged_power_fraction",
     "wedged_memory_utilization",
+    "wedged_tensor_activity",
+    "progress_age",
     "leaked_memory",
 )
 
@@ -315,6 +589,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "nvidia_smi": {"type": "str", "default": "nvidia-smi"},
+            "source": {"type": "str", "choices": ["auto", "nvml", "nvidia_smi"], "default": "auto"},
+            "python": {"type": "path"},
+            "progress_file": {"type": "path"},
             "timeout": {"type": "float", "default": 10},
             "samples": {"type": "int", "default": 3},
             "interval": {"type": "float", "default": 0.5},
@@ -322,6 +599,8 @@ def main() -> None:
             "wedged_utilization": {"type": "float", "default": 90},
             "wedged_power_fraction": {"type": "float", "default": 0.25},
             "wedged_memory_utilization": {"type": "float", "default": 5},
+            "wedged_tensor_activity": {"type": "float", "default": 1},
+            "progress_age": {"type": "float", "default": 60},
             "leaked_memory": {"type": "float", "default": 1024},
         },
         supports_check_mode=True,
@@ -334,6 +613,9 @@ def main() -> None:
             samples=params["samples"],
             interval=params["interval"],
             thresholds=Thresholds(**{name: params[name] for name in THRESHOLDS}),
+            source=params["source"],
+            python=params["python"],
+            progress_file=params["progress_file"],
         )
     except RecoveryError as exc:
         module.fail_json(msg=str(exc))

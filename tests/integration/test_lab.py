@@ -380,7 +380,7 @@ def test_what_directories_cannot_have_is_refused(running, fault):
     assert "--driver netns" in done.stderr
 
 
-@pytest.mark.parametrize("fault", ["wedge", "lost", "hung-gpu"])
+@pytest.mark.parametrize("fault", ["wedge", "lost", "hung-gpu", "sick", "leak", "no-driver", "throttle"])
 def test_a_gpu_breaks_and_is_mended(running, fault):
     name = "runpod-h100"
     before = running.node_status(name)["gpu"]

@@ -16,8 +16,10 @@ import textwrap
 import time
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu, _nvidia_smi
+from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu, _gpu_smi, _nvidia_smi
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_judge import Scene, judge
+from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_types import Raw
 from ansible_collections.ringrift.recovery.plugins.module_utils._nvidia_smi import Answer, NvidiaSmi, read_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,8 +56,9 @@ def real_gpu(root, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_GPU_STATE", str(tmp_path / "gpu.json"))
 
     def look(samples=2, interval=0.0, timeout=20.0, thresholds=None, **state):
+        where = {"source": state.pop("source", "nvidia_smi")}
         (tmp_path / "gpu.json").write_text(json.dumps({"processes": [], **state}))
-        return _gpu.collect(str(root / "lab/bin/nvidia-smi"), timeout, samples, interval, thresholds)
+        return _gpu.collect(str(root / "lab/bin/nvidia-smi"), timeout, samples, interval, thresholds, **where)
 
     return look
 
@@ -117,7 +120,7 @@ def test_busy(real_gpu):
     ("state", "verdict", "words"),
     [
         ({}, "idle", "no process"),
-        ({"mode": "wedged"}, "wedged", "71"),
+        ({"mode": "wedged"}, "wedged", "of 700 W"),
         ({"mode": "wedged", "profile": "h100-pcie"}, "wedged", "of 350 W"),
         ({"mode": "wedged", "profile": "gh200"}, "wedged", "of 900 W"),
         ({"mode": "requires_reset"}, "sick", "Reset"),
@@ -216,7 +219,8 @@ def test_warnings(gpu):
 def test_a_lost_gpu_does_not_hide_the_others(real_gpu):
     report = real_gpu(gpus=[{}, {"mode": "lost"}, {"mode": "wedged"}, {"mode": "idle"}], processes=[os.getpid()])
     assert [found.verdict for found in report.gpus] == ["busy", "wedged", "idle", "lost"]
-    assert [found.samples for found in report.gpus] == [2, 2, 2, 0]
+    # The wedged one has no process, so it is looked at some more: its utilization might only trail.
+    assert [found.samples for found in report.gpus] == [6, 6, 6, 0]
     assert report.verdict == "lost"
     assert codes(report) == ["gpu_lost"]
     assert [process.pid for process in report.gpus[0].processes] == [os.getpid()]
@@ -459,8 +463,8 @@ def garbage():
 @settings(max_examples=150, deadline=None)
 @given(garbage(), st.sampled_from([0, 2, 9, 15, 255, -9, 137, None]))
 def test_garbage_is_never_taken_for_health(output, code):
-    look = _gpu._Look(Canned(Answer(code, output, "", 0.0)), _gpu.Thresholds())
-    report = look.report(samples=2, interval=0.0)
+    raw = _gpu_smi.look(Canned(Answer(code, output, "", 0.0)), 2, 0.0, _gpu.Thresholds())
+    report = _gpu._Report(raw, _gpu.Thresholds(), Scene()).make(None)
     assert report.verdict in VERDICTS
     json.dumps(report.as_dict())
     if code is None:
@@ -473,3 +477,135 @@ def test_garbage_is_never_taken_for_health(output, code):
 
 def test_the_stand_in_is_a_program(root):
     assert os.stat(root / "lab/bin/nvidia-smi").st_mode & stat.S_IXOTH
+
+
+# Captures of the real tool, driver 580.159.04 on an H200
+
+CAPTURES = pathlib.Path(__file__).parent / "nvidia_smi"
+
+
+@pytest.mark.parametrize(
+    ("name", "utilization", "power", "pids"), [("idle", 0, 90, 0), ("matmul", 100, 700, 1), ("spin", 100, 121, 1)]
+)
+def test_real_xml(name, utilization, power, pids):
+    raw = Raw()
+    (cells,) = _gpu_smi.read_xml((CAPTURES / f"h200_{name}.xml").read_text(), raw)
+    assert abs(cells["utilization"].number - utilization) <= 2
+    assert power / 2 < cells["power"].number <= power
+    assert [len(found) for found in raw.processes.values()] == [pids]
+    assert cells["retired_pending"].state == "not_available"
+    assert (cells["pcie_width"].number, cells["pcie_generation_max"].number) == (16, 5)
+
+
+def test_entities_and_garbage_are_refused():
+    text = '<!DOCTYPE a [<!ENTITY x "y">]><nvidia_smi_log><gpu/></nvidia_smi_log>'
+    assert _gpu_smi.read_xml(text, Raw()) == []
+    assert _gpu_smi.read_xml("<nvidia_smi_log><gpu>", Raw()) == []
+
+
+def series(*loads, power="121"):
+    return [{"utilization": read_cell(str(load)), "power": read_cell(power)} for load in loads]
+
+
+def a_gpu(**values):
+    known = {"utilization": 100.0, "power": 121.0, "power_limit": 700.0, "processes": (), "memory_used": 0.0}
+    return _gpu.Gpu(0, "GPU-1", "0", "NVIDIA H200", **{**known, **values})
+
+
+def verdict_of(found, rows, **scene):
+    return judge(found, rows, {}, _gpu.Thresholds(), Scene(**scene))[0]
+
+
+def test_trailing_utilization_is_neither_busy_nor_wedged():
+    assert verdict_of(a_gpu(), series(100, 100, 0)) == "idle"
+    assert verdict_of(a_gpu(), series(100, 57)) == "unknown"
+    assert verdict_of(a_gpu(), series(100, 100)) == "wedged"
+
+
+def test_witnesses_of_a_wedge():
+    process = _gpu.GpuProcess(1, "python", 520.0, True, 0.0)
+    found = a_gpu(processes=(process,))
+    verdict, reason = judge(found, series(100, 100), {}, _gpu.Thresholds(), Scene(progress_age=300.0))
+    assert verdict == "wedged"
+    assert "CPU time stands still" in reason
+    assert "for 300 s" in reason
+    assert verdict_of(found, series(100, 100), progress_age=5.0) == "busy"
+    assert verdict_of(a_gpu(tensor_activity=8.0), series(100, 100)) == "busy"
+
+
+def test_ghosts_and_coherent_memory():
+    ghost = (_gpu.GpuProcess(1, "python", 520.0, False),)
+    idle = {"utilization": 0.0, "processes": ghost, "memory_used": 60000.0}
+    assert verdict_of(a_gpu(**idle), series(0, 0)) == "leaked_memory"
+    assert verdict_of(a_gpu(**idle), series(0, 0), container=True) == "idle_with_process"
+    grace = {**idle, "coherent": True, "numa_node": 1}
+    assert verdict_of(a_gpu(**grace), series(0, 0), node_memory=lambda node: 200.0) == "idle"
+    assert verdict_of(a_gpu(**grace), series(0, 0), node_memory=lambda node: 9000.0) == "leaked_memory"
+    assert verdict_of(a_gpu(**grace), series(0, 0)) == "unknown"
+
+
+def test_mig_is_never_idle():
+    mig = {"utilization": None, "mig_mode": True}
+    assert verdict_of(a_gpu(**mig), series("[N/A]")) == "unknown"
+    assert verdict_of(a_gpu(**mig, sm_activity=40.0), series("[N/A]")) == "busy"
+
+
+# NVML, with a module in its place
+
+FAKE = """
+import time
+class NVMLError(Exception):
+    def __init__(self, value): self.value = value
+def nvmlInit(): {init}
+def nvmlDeviceGetCount(): return 1
+def nvmlSystemGetDriverVersion(): return "580"
+def nvmlDeviceGetHandleByIndex(index): return 0
+def nvmlDeviceGetUUID(handle): return "GPU-1"
+class Load: gpu, memory = 0, 0
+def nvmlDeviceGetUtilizationRates(handle): return Load
+def nvmlDeviceGetComputeRunningProcesses(handle): return []
+def nvmlDeviceGetSerial(handle): raise NVMLError(3)
+def nvmlDeviceGetPowerUsage(handle): raise NVMLError(999)
+"""
+
+
+@pytest.fixture
+def nvml(tmp_path, monkeypatch):
+    def look(init="pass", **options):
+        (tmp_path / "pynvml.py").write_text(FAKE.format(init=init))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return _gpu.collect(str(tmp_path / "none"), source="nvml", samples=2, interval=0.1, **options)
+
+    return look
+
+
+def test_nvml(nvml):
+    report = nvml()
+    found = only(report)
+    assert (report.verdict, report.method, found.samples) == ("idle", "nvml", 2)
+    assert (found.unavailable["serial"], found.unavailable["power"]) == ("not_supported", "unknown_error")
+    assert codes(report) == ["unknown_error"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(4, "no_permission"), (9, "driver_not_loaded"), (12, "library_missing"), (18, "driver_mismatch")],
+)
+def test_nvml_failures(nvml, number, code):
+    report = nvml(init=f"raise NVMLError({number})")
+    assert (codes(report), report.verdict) == ([code], "unknown")
+
+
+def test_nvml_that_hangs(nvml):
+    begun = time.monotonic()
+    report = nvml(init="time.sleep(60)", timeout=0.6)
+    assert time.monotonic() - begun < 1.5
+    assert (codes(report), report.verdict, report.left_behind) == (["driver_hung"], "unknown", ())
+
+
+def test_ten_hung_looks_leave_nobody_behind(real_gpu):
+    for _number in range(10):
+        assert real_gpu(mode="hung", timeout=0.3).left_behind == ()
+    children = pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    left = [pid for pid in children if b"nvidia-smi" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert left == []
