@@ -79,8 +79,11 @@ def _locks(request: EvidenceRequest) -> List[Dict[str, Any]]:
 
 
 def _gpus(request: EvidenceRequest, deadline: float) -> Dict[str, Any]:
+    # nvidia-ml-py is rather with the service than with the system's interpreter.
+    python = os.path.join(request.service_path, "venv", "bin", "python")
+    service = python if os.access(python, os.X_OK) else None
     # Its own deadline ends before that of all probes, so that a hung driver is a finding and not just an overrun.
-    return _gpu.collect(request.nvidia_smi, timeout=max(1.0, deadline - 2.0), samples=2).as_dict()
+    return _gpu.collect(request.nvidia_smi, timeout=max(1.0, deadline - 2.0), samples=2, python=service).as_dict()
 
 
 def _data(request: EvidenceRequest) -> Dict[str, Any]:

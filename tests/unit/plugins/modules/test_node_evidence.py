@@ -78,6 +78,15 @@ def test_a_hung_gpu_tool_costs_its_deadline_and_hides_nothing(run, tmp_path):
     assert [problem["code"] for problem in result["gpu"]["problems"]] == ["driver_hung"]
 
 
+def test_the_services_interpreter_is_asked_for_nvml(run, root, seeded, tmp_path, monkeypatch):
+    (tmp_path / "gpu.json").write_text(json.dumps({"processes": []}))
+    monkeypatch.setenv("LAB_GPU_STATE", str(tmp_path / "gpu.json"))
+    monkeypatch.setenv("PYTHONPATH", str(root / "lab/nvml"))
+    gpu = run(probes=["gpu"], nvidia_smi=str(tmp_path / "no-such-tool"))["gpu"]
+    assert (gpu["method"], gpu["source"]) == ("nvml", str(seeded / "venv/bin/python"))
+    assert gpu["verdict"] == "idle"
+
+
 def test_bad_config_is_refused(run):
     result = run(config="nonsense")
     assert result["failed"] is True
