@@ -27,8 +27,8 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HERE = pathlib.Path(__file__).resolve().parent
-NVML, SMI = SOURCES = ("nvml", "nvidia_smi")
+NVML = "nvml"
+SOURCES = (NVML, "nvidia_smi")
 DEADLINE = 60.0
 
 # Runs the engine as the module does, in a process of its own.
@@ -228,7 +228,7 @@ def cost(python: str, sources: Sequence[str], repeat: int) -> None:
         ("ours without options, three samples in a second", lambda: ours(python, "auto")),
     ]
     calls = [call for call in calls if NVML in sources or "NVML" not in call[0]]
-    if subprocess.run([python, "-c", "import gpustat"], capture_output=True).returncode == 0:
+    if subprocess.run([python, "-c", "import gpustat"], capture_output=True, timeout=DEADLINE).returncode == 0:
         calls.insert(2, ("gpustat --json", lambda: plain([python, "-m", "gpustat", "--json"])))
     seconds: Dict[str, List[float]] = {name: [] for name, _call in calls}
     for turn in range(repeat + 1):
@@ -360,7 +360,9 @@ def main() -> int:
     sources = usable(options.python)
     wrong = compare(options.python, sources)
     cost(options.python, sources, options.repeat)
-    if subprocess.run([options.python, "-c", "import torch; torch.zeros(1).cuda()"], capture_output=True).returncode:
+    if subprocess.run(
+        [options.python, "-c", "import torch; torch.zeros(1).cuda()"], capture_output=True, timeout=DEADLINE
+    ).returncode:
         progress("no torch with CUDA in --python, so no load can be put on the GPU and no verdict is measured")
         wrong.append("the verdicts were not measured")
     else:

@@ -318,11 +318,8 @@ class _Smi:
 
 def cpu_seconds(pid: int) -> Optional[float]:
     """CPU time of a process; None when it is not of this node."""
-    try:
-        fields = _proc.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100.0
-    except (OSError, ValueError, IndexError):
-        return None
+    stat = _proc.read_stat(pid)
+    return None if stat is None else stat.cpu_seconds
 
 
 def read_xml(text: str, raw: Raw) -> List[Cells]:

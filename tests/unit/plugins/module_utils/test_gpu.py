@@ -481,15 +481,14 @@ def test_the_stand_in_is_a_program(root):
 
 # Captures of the real tool, driver 580.159.04 on an H200
 
-CAPTURES = pathlib.Path(__file__).parent / "nvidia_smi"
-
 
 @pytest.mark.parametrize(
-    ("name", "utilization", "power", "pids"), [("idle", 0, 90, 0), ("matmul", 100, 700, 1), ("spin", 100, 121, 1)]
+    ("name", "utilization", "power", "pids"), [("idle", 0, 90, 0), ("busy", 100, 700, 1), ("spin", 100, 121, 1)]
 )
-def test_real_xml(name, utilization, power, pids):
+def test_real_xml(root, name, utilization, power, pids):
     raw = Raw()
-    (cells,) = _gpu_smi.read_xml((CAPTURES / f"h200_{name}.xml").read_text(), raw)
+    capture = root / f"tests/unit/lab/nvidia_smi/h200-580.159.04-{name}.xml"
+    (cells,) = _gpu_smi.read_xml(capture.read_text(), raw)
     assert abs(cells["utilization"].number - utilization) <= 2
     assert power / 2 < cells["power"].number <= power
     assert [len(found) for found in raw.processes.values()] == [pids]
