@@ -107,6 +107,7 @@ def collect(
             raw = _gpu_smi.look(tool, samples, interval, thresholds)
         elif nvml is None or nvml.failure and nvml.failure[0] in (_gpu_nvml.MISSING, "library_missing"):
             words = f"There is no {nvidia_smi} on this node, so no GPU can be seen."
+            words += " If it has one, set nvidia_smi to the tool."
             return GpuReport((), NONE, None, None, (Problem("no_driver_tool", words, WARNING),), 0.0, nvml=said)
     assert raw is not None
     return _Report(raw, thresholds, _scene(progress_file, before)).make(said)
@@ -115,6 +116,7 @@ def collect(
 def _ask_nvml(python: Optional[str], end: float, samples: int, interval: float, thresholds: Thresholds) -> Raw:
     """The first interpreter that has nvidia-ml-py."""
     raw = Raw(method=NVML, failure=(_gpu_nvml.MISSING, "there is no interpreter to ask NVML with"))
+    lacking = []
     for one in dict.fromkeys(found for found in (python, sys.executable) if found):
         left = end - time.monotonic()
         # A window that NVML cannot end in time would read as a hung driver.
@@ -122,10 +124,12 @@ def _ask_nvml(python: Optional[str], end: float, samples: int, interval: float, 
         try:
             raw = _gpu_nvml.look(one, max(0.05, left), fitting, interval, thresholds)
         except RecoveryError as exc:
-            raw.failure = (_gpu_nvml.MISSING, str(exc))
-            continue
+            raw.failure = (_gpu_nvml.MISSING, f"{one} could not be started ({exc.__cause__ or exc})")
         if raw.failure is None or raw.failure[0] != _gpu_nvml.MISSING:
-            break
+            return raw
+        lacking.append(raw.failure[1])
+    advice = "Install nvidia-ml-py into one of them, set python to one that has it, or ask nvidia-smi."
+    raw.failure = (_gpu_nvml.MISSING, f"{'; '.join(lacking)}. {advice}")
     return raw
 
 

@@ -109,3 +109,13 @@ def test_without_nvidia_ml_py_the_tool_is_asked(look, monkeypatch, tmp_path):
     seen = look("auto", **BUSY)
     assert (seen["method"], seen["verdict"], seen["problems"]) == ("nvidia_smi", "busy", [])
     assert "no nvidia-ml-py" in seen["nvml"]
+
+
+def test_an_interpreter_that_is_not_there_is_named(root, tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text("raise ImportError('no pynvml')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    seen = _gpu.collect(source="nvml", python="/no/such/python", samples=1).as_dict()
+    ((code, message),) = [(one["code"], one["message"]) for one in seen["problems"]]
+    assert (code, seen["verdict"]) == ("nvml_missing", "unknown")
+    assert "/no/such/python could not be started" in message
+    assert "Install nvidia-ml-py" in message
