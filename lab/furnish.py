@@ -1,14 +1,14 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Put the service, its data and a GPU on every node."""
+"""Put the service, its data, a kernel log and a GPU on every node."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 
-from lab import gpu
+from lab import gpu, kernel_log
 from lab.errors import LabError
 from lab.instance import Instance
 from lab.nodes.base import Driver
@@ -30,6 +30,7 @@ def install(instance: Instance, driver: Driver) -> None:
         raise LabError(f"The service could not be made ready: {exc}") from exc
     for node in instance.nodes:
         shutil.copytree(template, driver.staging(node) / node.service.lstrip("/"), symlinks=True)
+        kernel_log.install(driver, node)
         if node.gpu:
             gpu.install(driver, node, driver.within(node))
     shutil.rmtree(template)

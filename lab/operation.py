@@ -21,6 +21,10 @@ from lab.training import checkpoints, find, progress
 EPOCHS = 5000
 LOG = "logs/p2p_orchestrator.log"
 PROGRAM = "scripts/p2p_orchestrator.py"
+DAEMONS_LOG = "logs/daemons.log"
+DAEMONS_PROGRAM = "scripts/launch_daemons.py"
+# A login lacks the environment of the service, and this file tells it which API is played.
+API = ("data", "lab", "api")
 
 # The lab is on this machine: a proxy has no business between its parts.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -57,6 +61,9 @@ def service_env(instance: Instance, driver: Driver, node: Node) -> Dict[str, str
     env["LAB_EARLY_STOPPING_PATIENCE"] = "0"
     if not node.trains:
         env["RINGRIFT_IS_COORDINATOR"] = "true"
+    if instance.driver == "local":
+        # The daemons' health is for this machine only, as everything of this driver.
+        env["LAB_HEALTH_HOST"] = "::1"
     return env
 
 
@@ -68,6 +75,24 @@ def start_orchestrator(instance: Instance, driver: Driver, node: Node) -> None:
             "--advertise-host", node.address, "--peers", peers, "--leader", instance.coordinator.name,
             "--training-only"]  # fmt: skip
     driver.spawn(node, argv, service_env(instance, driver, node), LOG)
+
+
+def start_daemons(instance: Instance, driver: Driver) -> None:
+    """Start the daemons of the coordinator, in a process of their own as on a real one."""
+    node = instance.coordinator
+    path = driver.service(node, *API)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(instance.api + "\n")
+    argv = ["venv/bin/python", DAEMONS_PROGRAM, "--profile", "coordinator"]
+    driver.spawn(node, argv, service_env(instance, driver, node), DAEMONS_LOG)
+
+
+def daemons_serve(driver: Driver, node: Node) -> bool:
+    """Whether the health server of the daemons has come up; it listens inside the node only."""
+    try:
+        return "health server on port" in driver.service(node, DAEMONS_LOG).read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def orchestrator(driver: Driver, node: Node) -> Optional[Process]:
@@ -94,6 +119,7 @@ def side_by_side(function: Callable[[Node], Any], nodes: List[Node]) -> List[Any
 
 def start_orchestrators(instance: Instance, driver: Driver, timeout: float = 30.0) -> None:
     """Start all orchestrators and wait until each says that it is healthy."""
+    start_daemons(instance, driver)
     side_by_side(lambda node: start_orchestrator(instance, driver, node), instance.nodes)
     end = time.monotonic() + timeout + len(instance.nodes)
     waiting = list(instance.nodes)
@@ -103,6 +129,10 @@ def start_orchestrators(instance: Instance, driver: Driver, timeout: float = 30.
         if waiting and time.monotonic() > end:
             raise LabError(f"The orchestrator of {waiting[0].name} is not healthy: {log_end(driver, waiting[0])}")
         time.sleep(0.05 if waiting else 0)
+    if not wait_until(lambda: daemons_serve(driver, instance.coordinator), 10, 0.05):
+        raise LabError(
+            f"The daemons of {instance.coordinator.name} do not serve their health; see {DAEMONS_LOG} there."
+        )
 
 
 def log_end(driver: Driver, node: Node, length: int = 500) -> str:

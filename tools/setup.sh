@@ -17,7 +17,7 @@ case $what in
         packages=unzip
         without="the benchmarks go on without them and say so"
         ;;
-    *) packages="$packages redis-server" ;;
+    *) packages="$packages redis-server chromium" ;;
 esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -28,6 +28,8 @@ missing_packages() {
             openssh-server) [ -x /usr/sbin/sshd ] ;;
             iproute2) command -v ip >/dev/null || [ -x /usr/sbin/ip ] ;;
             redis-server) command -v redis-server >/dev/null ;;
+            # Ubuntu has it as a snap only; the test of the report page is skipped there and says so.
+            chromium) command -v chromium >/dev/null || grep -qs '^ID=ubuntu' /etc/os-release ;;
             *) command -v "$package" >/dev/null ;;
         esac || printf '%s ' "$package"
     done

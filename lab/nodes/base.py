@@ -96,8 +96,8 @@ class Driver(abc.ABC):
         """Take the node's network away, or give it back."""
         raise NotImplementedError
 
-    def mount_small(self, node: Node, path: str, size: int) -> None:
-        """Put a file system of ``size`` bytes over a directory of the node."""
+    def mount_small(self, node: Node, path: str, size: int, inodes: Optional[int] = None) -> None:
+        """Put a file system of ``size`` bytes over a directory of the node, of not more than so many files."""
         raise NotImplementedError
 
     def unmount(self, node: Node, path: str) -> None:
@@ -111,6 +111,10 @@ class Driver(abc.ABC):
     def coordination_dir(self, node: Node) -> str:
         """Where the node's service writes its event log."""
         return os.path.join(node.service, "data", "coordination", "events-dir")
+
+    def kernel_log(self, node: Node) -> str:
+        """Where the node's syslog keeps what the kernel says."""
+        return "/var/log/kern.log"
 
     def login_env(self, node: Node) -> Dict[str, str]:
         """What every login on the node finds in its environment, beside HOME and PATH."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 import socket
-from typing import Any, Dict, List, Mapping, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from lab.errors import LabError
 from lab.instance import Node
@@ -85,9 +85,14 @@ class LocalDriver(Driver):
             "ringrift_service_path": node.service,
             "ringrift_coordination_dir": self.coordination_dir(node),
             "ringrift_nvidia_smi": node.nvidia_smi,
+            "ringrift_kernel_log": self.kernel_log(node),
+            "ringrift_health_url": f"http://localhost:{node.health_port}",
             "ringrift_within": self.within(node),
         }
         return values if node.trains else {**values, "ringrift_p2p_url": self.url(node)}
+
+    def kernel_log(self, node: Node) -> str:
+        return str(self.instance.home(node) / "kern.log")
 
     def within(self, node: Node) -> str:
         return str(self.instance.home(node))
@@ -99,7 +104,7 @@ class LocalDriver(Driver):
     def cut(self, node: Node, connected: bool) -> None:
         raise LabError(f"{node.name} cannot be made unreachable: {UNSHARED.format(what='network')}")
 
-    def mount_small(self, node: Node, path: str, size: int) -> None:
+    def mount_small(self, node: Node, path: str, size: int, inodes: Optional[int] = None) -> None:
         raise LabError(f"{node.name} cannot be given a full disk: {UNSHARED.format(what='disks')}")
 
     def unmount(self, node: Node, path: str) -> None:

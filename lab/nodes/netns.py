@@ -199,14 +199,16 @@ class NetnsDriver(Driver):
             "ringrift_service_path": node.service,
             "ringrift_coordination_dir": self.coordination_dir(node),
             "ringrift_nvidia_smi": node.nvidia_smi,
+            "ringrift_kernel_log": self.kernel_log(node),
             "ringrift_p2p_url": f"http://localhost:{node.p2p_port}",
         }
 
     def cut(self, node: Node, connected: bool) -> None:
         network.plug(node, connected)
 
-    def mount_small(self, node: Node, path: str, size: int) -> None:
-        self._inside(node, "mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "small", path)
+    def mount_small(self, node: Node, path: str, size: int, inodes: Optional[int] = None) -> None:
+        options = f"size={size},mode=755" + (f",nr_inodes={inodes}" if inodes else "")
+        self._inside(node, "mount", "-t", "tmpfs", "-o", options, "small", path)
 
     def unmount(self, node: Node, path: str) -> None:
         self._inside(node, "umount", "-l", path)

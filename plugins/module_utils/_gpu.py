@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 import sys
 import time
 from dataclasses import replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_nvml, _gpu_smi, _nvidia_smi, _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _nvidia_smi, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_judge import Scene, ecc_words, judge
 from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_types import (
@@ -103,9 +102,12 @@ def collect(
     if nvml is None or source == AUTO and nvml.failure is not None and not nvml.hung:
         path = _nvidia_smi.find_tool(nvidia_smi)
         if path is not None:
+            # Imported where it is needed: on a node everything is compiled anew at every look.
+            from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_smi
+
             tool = NvidiaSmi(path, max(0.05, end - time.monotonic()))
             raw = _gpu_smi.look(tool, samples, interval, thresholds)
-        elif nvml is None or nvml.failure and nvml.failure[0] in (_gpu_nvml.MISSING, "library_missing"):
+        elif nvml is None or nvml.failure and nvml.failure[0] in ("nvml_missing", "library_missing"):
             words = f"There is no {nvidia_smi} on this node, so no GPU can be seen."
             words += " If it has one, set nvidia_smi to the tool."
             return GpuReport((), NONE, None, None, (Problem("no_driver_tool", words, WARNING),), 0.0, nvml=said)
@@ -115,6 +117,9 @@ def collect(
 
 def _ask_nvml(python: Optional[str], end: float, samples: int, interval: float, thresholds: Thresholds) -> Raw:
     """The first interpreter that has nvidia-ml-py."""
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_nvml
+
     raw = Raw(method=NVML, failure=(_gpu_nvml.MISSING, "there is no interpreter to ask NVML with"))
     lacking = []
     for one in dict.fromkeys(found for found in (python, sys.executable) if found):
@@ -390,5 +395,8 @@ def _whole(cells: Cells, key: str) -> Optional[int]:
 
 
 def _median(series: Sequence[Cells], key: str) -> Optional[float]:
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    import statistics
+
     values = [value for value in (number_of(row, key) for row in series) if value is not None]
     return round(statistics.median(values), 2) if values else None

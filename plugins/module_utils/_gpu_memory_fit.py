@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._plain import part, rows
 
 AUTO = "auto"
 RUNBOOK_TABLE, SERVICE_TABLE, HALVED, REQUESTED, DEFAULT = (
@@ -212,7 +213,7 @@ def facts_of(evidence: Mapping[str, Any]) -> Facts:
             raise RecoveryError(f"hosts has {_shown(node)} for {host}; it must be what node_evidence returned there.")
     if start_on and start_on not in hosts:
         raise RecoveryError(f"node is {start_on!r}, and hosts has only {', '.join(map(str, hosts)) or 'none'}.")
-    jobs = _rows(_part(evidence, "p2p").get("jobs"))
+    jobs = rows(part(evidence, "p2p").get("jobs"))
     memory, whose = _smallest({start_on: hosts[start_on]} if start_on else hosts)
     out = [host for host, node in hosts.items() if ran_out(node)]
     sizes = [(host, *size) for host, node in hosts.items() for size in _last_sizes(host, node, jobs)]
@@ -231,7 +232,7 @@ def ran_out(node: Mapping[str, Any]) -> bool:
     """Whether the end of a node's training log tells of it; what stands before the last progress is over."""
     return any(
         entry.get("code") in OOM_CODES and entry.get("after_progress") is not False
-        for entry in _rows(_part(node, "log").get("findings"))
+        for entry in rows(part(node, "log").get("findings"))
     )
 
 
@@ -241,9 +242,9 @@ def _smallest(hosts: Mapping[str, Mapping[str, Any]]) -> Tuple[Optional[float], 
     for host, node in hosts.items():
         if not isinstance(node.get("gpu"), Mapping):
             return None, None
-        gpus = _rows(node["gpu"].get("gpus"))
+        gpus = rows(node["gpu"].get("gpus"))
         pids = {trainer.get("pid") for trainer in _trainers(node)}
-        busy = [gpu for gpu in gpus if any(entry.get("pid") in pids for entry in _rows(gpu.get("processes")))]
+        busy = [gpu for gpu in gpus if any(entry.get("pid") in pids for entry in rows(gpu.get("processes")))]
         for gpu in busy or gpus:
             memory = gpu.get("memory_total")
             # A trainer sees a slice of a GPU that is divided, and not the whole.
@@ -257,7 +258,7 @@ def _last_sizes(
     host: str, node: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
 ) -> Iterator[Tuple[int, str, float]]:
     """The sizes that the last run of a node is said to have had, who says so, and of when that is; the best first."""
-    log = _part(node, "log")
+    log = part(node, "log")
     written = log.get("mtime") if _is_number(log.get("mtime")) else None
     if _is_size(log.get("batch_size")):
         yield log["batch_size"], "its log", written or 0.0
@@ -270,7 +271,7 @@ def _last_sizes(
         for job in jobs
         if job.get("node") == host
     ]
-    note = _part(log, "start")
+    note = part(log, "start")
     told.append((size_in(note.get("cmdline") or ()), "its command line", note.get("at")))
     yield from _before(told, written)
     if ran_out(node):
@@ -297,16 +298,7 @@ def size_in(words: Any) -> Optional[int]:
 
 
 def _trainers(node: Mapping[str, Any]) -> List[Mapping[str, Any]]:
-    return _rows(_part(node, "progress").get("trainers"))
-
-
-def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = data.get(name)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _rows(value: Any) -> List[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, (list, tuple)) else []
+    return rows(part(node, "progress").get("trainers"))
 
 
 def _is_number(value: Any) -> bool:

@@ -141,7 +141,12 @@ class Report:
 
 
 def collect(
-    source: Optional[str], since: Optional[float], timeout: float, kinds: Sequence[str], max_events: int
+    source: Optional[str],
+    since: Optional[float],
+    timeout: float,
+    kinds: Sequence[str],
+    max_events: int,
+    path: Optional[str] = None,
 ) -> Report:
     """Read the kernel log and say what happened.
 
@@ -150,8 +155,14 @@ def collect(
     :param timeout: seconds for all sources together
     :param kinds: the kinds to report
     :param max_events: how many events to return at most, the newest
+    :param path: read this file and no source, as /var/log/kern.log or a saved output of dmesg
     """
-    return report(_kernel_log.read(source, since, timeout), kinds, max_events)
+    if path is None:
+        return report(_kernel_log.read(source, since, timeout), kinds, max_events)
+    # On most nodes it is not needed, and would be compiled for nothing.
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _kernel_file
+
+    return report(_kernel_file.read(path, since, timeout), kinds, max_events)
 
 
 def report(log: KernelLog, kinds: Sequence[str] = KINDS, max_events: int = 200) -> Report:

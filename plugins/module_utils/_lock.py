@@ -13,12 +13,11 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_api, _lock_file, _lock_holder, _lock_redis
+from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_file, _lock_holder
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import ApiLock, ApiUnusable, Service
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockFile
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_holder import (
     ALIVE,
@@ -31,7 +30,6 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._lock_holder imp
     Family,
     compare_hosts,
 )
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_redis import RedisLock
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import (
     API,
     FILE,
@@ -55,11 +53,11 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict im
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import ORPHAN_FILE as ORPHAN_FILE
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import STALE_EXPIRED as STALE_EXPIRED
 from ansible_collections.ringrift.recovery.plugins.module_utils._proc import boot_time, hostname
-from ansible_collections.ringrift.recovery.plugins.module_utils._redis import (
-    RedisAddress,
-    RedisUnreachable,
-    parse_redis_url,
-)
+
+if TYPE_CHECKING:
+    from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import ApiLock, Service
+    from ansible_collections.ringrift.recovery.plugins.module_utils._lock_redis import RedisLock
+    from ansible_collections.ringrift.recovery.plugins.module_utils._redis import RedisAddress
 
 AUTO = "auto"
 BACKENDS = (AUTO, FILE, REDIS, API)
@@ -265,7 +263,7 @@ def inspect_all(
     api, problem = None, None
     if service is not None and (backend == API or (backend == AUTO and not path)):
         api, problem = _ask_api(service, look, config_name, strict=backend == API)
-    selected = None if api is None else API if api.shape == _lock_api.RUNBOOK else api.backend
+    selected = None if api is None else _selected(api)
     locks = []
     if backend in (AUTO, FILE) or (backend == API and selected == FILE):
         own = api.path if api is not None else None
@@ -275,6 +273,10 @@ def inspect_all(
         locks.append(lock)
     url = redis_url or (api.redis_url if api is not None and selected == REDIS else None)
     if url and (backend in (AUTO, REDIS) or selected == REDIS):
+        # Imported where it is needed: on a node everything is compiled anew at every look.
+        from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_redis
+        from ansible_collections.ringrift.recovery.plugins.module_utils._redis import parse_redis_url
+
         key = api.key if api is not None and api.key else _lock_redis.lock_key(config_name)
         locks.append(_inspect_redis(look, parse_redis_url(url), key, strict=backend == REDIS))
     if api is not None and selected not in (FILE, REDIS):
@@ -288,13 +290,16 @@ def _ask_api(
     service: Service, look: Look, config_name: str, strict: bool
 ) -> Tuple[Optional[ApiLock], Optional[RecoveryError]]:
     """What the API says, or why it cannot be asked."""
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_api
+
     if not strict:
         missing = _lock_api.unavailable(service)
         if missing:
             return None, RecoveryError(missing)
     try:
         return _lock_api.ask(service, look.name, config_name), None
-    except ApiUnusable as exc:
+    except _lock_api.ApiUnusable as exc:
         if strict:
             raise
         return None, exc
@@ -302,7 +307,20 @@ def _ask_api(
 
 def _finding(problem: Optional[RecoveryError]) -> Optional[str]:
     """An API that is there and does not work is a finding; one that is not there is none."""
+    if problem is None:
+        return None
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import ApiUnusable
+
     return str(problem) if isinstance(problem, ApiUnusable) else None
+
+
+def _selected(api: ApiLock) -> Optional[str]:
+    """Where the service keeps its locks, as its API tells."""
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import RUNBOOK
+
+    return API if api.shape == RUNBOOK else api.backend
 
 
 def _choose(
@@ -358,9 +376,12 @@ def release(lock: LockState, force: bool = False, timeout: float = 5.0) -> Optio
     """
     if isinstance(lock.seen, LockFile):
         return _lock_file.release(lock.seen, forced=force and not lock.releasable)
-    if isinstance(lock.seen, ApiLock) and lock.service is not None and lock.seen.holder is not None:
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_api, _lock_redis
+
+    if isinstance(lock.seen, _lock_api.ApiLock) and lock.service is not None and lock.seen.holder is not None:
         return _lock_api.force_release(lock.service, lock.name, lock.name.partition(":")[2], lock.seen)
-    if isinstance(lock.seen, RedisLock) and lock.address is not None and lock.seen.value is not None:
+    if isinstance(lock.seen, _lock_redis.RedisLock) and lock.address is not None and lock.seen.value is not None:
         same = _lock_redis.compare_and_delete(lock.address, lock.seen.key, lock.seen.value, timeout)
         return None if same else "the key is gone or has another holder"
     raise RecoveryError(f"Lock {lock.name} ({lock.place}) was not seen whole, so it cannot be released; look again.")
@@ -447,6 +468,10 @@ def _inspect_file(look: Look, path: str) -> LockState:
 
 
 def _inspect_redis(look: Look, address: RedisAddress, key: str, strict: bool) -> LockState:
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _lock_redis
+    from ansible_collections.ringrift.recovery.plugins.module_utils._redis import RedisUnreachable
+
     held: Optional[bool] = None
     try:
         seen = _lock_redis.observe(address, key, look.timeout)
@@ -454,7 +479,7 @@ def _inspect_redis(look: Look, address: RedisAddress, key: str, strict: bool) ->
     except RedisUnreachable as exc:
         if strict:
             raise
-        seen = RedisLock(key, address.place, problem=str(exc).rstrip("."))
+        seen = _lock_redis.RedisLock(key, address.place, problem=str(exc).rstrip("."))
     text = "" if seen.value is None else seen.value[: _lock_file.MAX_RECORD].decode("utf-8", "replace")
     facts = Facts(
         backend=REDIS,
@@ -486,8 +511,11 @@ def _inspect_redis(look: Look, address: RedisAddress, key: str, strict: bool) ->
 
 
 def _inspect_api(look: Look, service: Optional[Service], seen: ApiLock) -> LockState:
+    # Imported where it is needed: on a node everything is compiled anew at every look.
+    from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api import RUNBOOK
+
     problem = None
-    if seen.shape != _lock_api.RUNBOOK:
+    if seen.shape != RUNBOOK:
         problem = f"the service keeps it in {seen.backend}, which cannot be looked at from outside of the service"
     elif seen.holder is None and seen.exists:
         problem = "is_locked() says that it is held, but get_holder() names nobody"

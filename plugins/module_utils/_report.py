@@ -53,6 +53,7 @@ NODE_STEPS = {
         "restart_training_canonical_model",
         ("changed", "restored", "source", "checkpoint", "quarantined", "epochs_lost"),
     ),
+    "prune_checkpoints": ("fix_pruned", ("changed", "pruned", "freed_bytes")),
     "start": ("restart_training_started", ("changed", "pid", "cmdline", "log")),
     "monitor": ("monitor_progress", ("progressed", "proof", "last", "checkpoint", "verdict")),
     # What a block's rescue was entered for.
@@ -65,6 +66,7 @@ FLEET_STEPS = {
     "clear_coordinator_lock": ("clear_state_coordinator_lock", ("changed", "released", "lock", "record")),
     "clear_jobs": ("clear_state_jobs", ("changed", "profile", "cleared")),
     "export_data": ("prepare_data_export", ("changed", "reason", "path", "samples", "sha256")),
+    "restart_daemons": ("fix_events", ("changed", "via", "restarted", "tried")),
     "batch_size": (
         "restart_training_fit",
         ("changed", "batch_size", "instead_of", "floor_reached", "source", "reasons", "extra_args", "message"),
@@ -168,6 +170,10 @@ def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:
             lost = f", {result['epochs_lost']} epochs lost" if result.get("epochs_lost") else ""
             deeds.append(("restore", "restored", f"{target} from {result.get('source')}{lost}"))
         return deeds
+    if step == "prune_checkpoints":
+        return [("delete", "deleted", f"{entry.get('path')}") for entry in result.get("pruned") or []]
+    if step == "restart_daemons":
+        return [("restart", "restarted", f"the daemons of the coordination (by {result.get('via')})")]
     if step == "dispatch":
         job = (result.get("dispatched") or {}).get("job_id")
         return [("dispatch", "dispatched", f"job {job}" if job else "a training job")]

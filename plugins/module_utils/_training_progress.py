@@ -18,10 +18,9 @@ import re
 import stat
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
-from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import FULL, QUICK, Checkpoint, verify
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import ERROR, WARNING, Problem, as_dicts
@@ -36,6 +35,9 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._training_events
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_log import TrainingLog, read_log
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import TRAINER, TrainingProcess
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import look as look_at_processes
+
+if TYPE_CHECKING:
+    from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import Checkpoint
 
 PROGRESSING = "progressing"
 STARTING = "starting"
@@ -310,7 +312,7 @@ class _View:
             proving = cursor is not None and cursor.at is not None and self._is_newer(mtime, path, cursor)
             if number and not proving:
                 break
-            seen, report = self._verify(path, mtime, FULL if proving else QUICK)
+            seen, report = self._verify(path, mtime, "full" if proving else "quick")
             if self.checkpoint is None:
                 self.checkpoint = seen
             if proving and seen.valid and report is not None and self._may_be_ours(report):
@@ -349,6 +351,9 @@ class _View:
         return self.start is None or mtime >= self.start
 
     def _verify(self, path: str, mtime: float, depth: str) -> Tuple[CheckpointSeen, Optional[Checkpoint]]:
+        # It is compiled on every node at every look, and only of use where there is a checkpoint.
+        from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import verify
+
         try:
             report = verify(path, depth=depth)
         except RecoveryError as exc:

@@ -1,305 +1,311 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From evidence to findings: a pure function. This util is private to the collection."""
+"""From evidence to findings: a pure function. This util is private to the collection.
+
+A root cause comes before its symptoms, what training rests on before what lies beside it: a critical finding on a node
+that has nothing to do with the last run is a warning, and so is most of it while training moves.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-CRITICAL = "critical"
-WARNING = "warning"
-INFO = "info"
+from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._finding import (
+    CONFIDENCES,
+    CRITICAL,
+    HIGH,
+    INFO,
+    MEDIUM,
+    SCHEMA,
+    SEVERITIES,
+    WARNING,
+    Finding,
+    Verdict,
+    finding,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._plain import duration, number, part, text
+from ansible_collections.ringrift.recovery.plugins.module_utils._silence import FAILED, silence_of
+from ansible_collections.ringrift.recovery.plugins.module_utils._standing import (
+    ALIVE,
+    BUSY,
+    NOT_RUNNING,
+    PROGRESSING,
+    STALL_AFTER,
+    UNKNOWN,
+    Standing,
+    last_outcome,
+    last_sign,
+    standing_of,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_coordinator import (
+    game_findings,
+    job_nodes,
+    orchestrator_findings,
+    wiring_findings,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_gpu import gpu_findings
+from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_node import (
+    file_findings,
+    lock_findings,
+    log_findings,
+    probe_gaps,
+    system_findings,
+    trainer_findings,
+)
+from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_rows import node_rows
 
-SEVERITIES = (CRITICAL, WARNING, INFO)
+# Root causes first. While a trainer lives, what it has already loaded cannot be what holds it up.
+WHILE_RUNNING = (
+    "process_unkillable",
+    "gpu_sick",
+    "gpu_wedged",
+    "disk_full",
+    "gpu_oom",
+    "process_hung",
+    "duplicate_trainers",
+    "training_failed",
+)
+WHILE_NOT_RUNNING = (
+    "process_unkillable",
+    "node_unreachable",
+    "gpu_sick",
+    "disk_full",
+    "host_oom",
+    "gpu_oom",
+    "gpu_wedged",
+    "checkpoint_corrupt",
+    "data_not_ready",
+    "lock_held",
+    "orchestrator_down",
+    "no_leader",
+    "training_failed",
+    "trigger_blocked",
+    "events_not_wired",
+    "daemons_down",
+    "cooldown_active",
+    "probe_failed",
+    "not_running",
+)
+# What may explain that nothing runs, where nothing worse does.
+EXPLAINING = ("trigger_blocked", "events_not_wired", "daemons_down", "cooldown_active")
+# What stands on one node and concerns the training that ran there.
+LOCAL = (
+    "checkpoint_corrupt",
+    "data_not_ready",
+    "disk_full",
+    "gpu_oom",
+    "gpu_sick",
+    "gpu_wedged",
+    "host_oom",
+    "lock_held",
+    "training_failed",
+)
+# Of more nodes than this not every one has something to say that is worth a line.
+FEW = 6
+# Training that moves runs into these next.
+AHEAD = ("disk_full", "node_unreachable")
 
-# Where the runbook speaks of a cause; a cause that it cannot see has no section.
-RUNBOOK = {
-    "gpu_oom": "1. GPU Out of Memory (OOM)",
-    "lock_held": "2. Training Lock Not Released",
-    "data_not_ready": "3. Data Pipeline Not Ready",
-    "cooldown_active": "4. TrainingCoordinator Cooldown Active",
-    "checkpoint_corrupt": "6. Model Checkpoint Corruption",
+HEADLINE = {
+    True: "{config}: training is STALLED",
+    False: "{config}: training is not stalled",
+    None: "{config}: UNKNOWN, too little could be seen; this does not count as healthy",
 }
-
-# The smallest playbook that mends a cause; where there is none, a person has to act first.
-FIX = {
-    "gpu_oom": "restart_training.yml -e batch_size=auto",
-    "lock_held": "clear_state.yml",
-    "data_not_ready": "prepare_data.yml",
-    "cooldown_active": "restart_training.yml -e force=true",
-    "checkpoint_corrupt": "restart_training.yml",
-    "process_hung": "full_recovery.yml",
-    "not_running": "full_recovery.yml",
-    "duplicate_trainers": "full_recovery.yml -e force=true",
-    "gpu_wedged": "full_recovery.yml",
-}
-
-HEALTHY = ("progressing", "starting")
-
-# Lock verdicts that deserve words of their own: summary, severity, confidence.
-LOCK_VERDICTS = {
-    "held_live": ("a live process holds the lock and no trainer runs", WARNING, "medium"),
-    "orphan_file": ("a dead holder left its lock file behind", WARNING, "high"),
-    "orphan_fd": ("the holder is dead, its child keeps the lock", CRITICAL, "high"),
-    "unknown": ("who holds the lock cannot be told", WARNING, "low"),
-}
-
-# Problems of a whole node's GPUs that no single GPU tells of.
-GPU_PROBLEMS = {
-    "driver_hung": "the GPU driver does not answer",
-    "driver_not_loaded": "the GPU driver is not loaded",
-    "gpu_lost": "a GPU is lost",
-    "gpu_sick": "a GPU is sick",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One cause, the host that it was seen on, and the facts that it rests on.
-
-    ``severity`` is ``critical`` (training cannot go on), ``warning`` or ``info``; ``confidence`` is ``high``,
-    ``medium`` or ``low``; ``fix`` is the playbook command that mends it, without the ``ansible-playbook`` in front.
-    """
-
-    cause: str
-    severity: str
-    confidence: str
-    host: Optional[str]
-    summary: str
-    evidence: Tuple[str, ...]
-    fix: Optional[str]
-    runbook: Optional[str]
-
-    def as_dict(self) -> Dict[str, Any]:
-        return {**asdict(self), "evidence": list(self.evidence)}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``stalled`` is True, False, or None where too little could be seen; None never counts as healthy."""
-
-    config: str
-    stalled: Optional[bool]
-    findings: Tuple[Finding, ...]
-    unknown: Tuple[Dict[str, str], ...]
-
-    def as_dict(self) -> Dict[str, Any]:
-        return {
-            "config": self.config,
-            "stalled": self.stalled,
-            "findings": [finding.as_dict() for finding in self.findings],
-            "unknown": list(self.unknown),
-        }
 
 
 def verdict(evidence: Mapping[str, Any]) -> Verdict:
     """Judge what was seen.
 
-    :param evidence: ``{config, hosts: {name: node}, coordinator: {name, node, p2p}}``; a node is what the module
-        ``node_evidence`` returns, or ``{unreachable: true}``, or ``{failed: true, msg}``
+    :param evidence: ``{config, at, stall_after, hosts: {name: node}, coordinator: {name, node, p2p}}``; a node is what
+        the module ``node_evidence`` returns, or ``{unreachable: true, msg}``, or ``{failed: true, msg}``
+    :raises RecoveryError: it is no evidence, or of a schema that is not known
     """
-    config = evidence["config"]
-    hosts = evidence.get("hosts") or {}
-    coordinator = evidence.get("coordinator") or {}
-    findings: List[Finding] = []
-    unknown: List[Dict[str, str]] = []
-
-    for host, node in hosts.items():
-        findings.extend(_node_findings(config, host, node))
-        unknown.extend(_not_seen(host, node))
-    name, node = coordinator.get("name"), coordinator.get("node")
-    if name and node is not None:
-        findings.extend(_coordinator_node_findings(config, name, node))
-        unknown.extend(_not_seen(name, node))
-    findings.extend(_p2p_findings(config, name, coordinator.get("p2p")))
-    stalled, fleet = _fleet_findings(config, hosts)
-    findings.extend(fleet)
-    return Verdict(config, stalled, tuple(sorted(findings, key=_rank)), tuple(unknown))
+    config = text(evidence.get("config"))
+    if config is None or not isinstance(evidence.get("hosts", {}), Mapping):
+        raise RecoveryError("This is no evidence of a diagnosis: it needs config, hosts and coordinator.")
+    if evidence.get("schema", SCHEMA) != SCHEMA:
+        raise RecoveryError(f"The evidence is of schema {evidence['schema']!r}; this version understands {SCHEMA}.")
+    return _Case(config, evidence).judge()
 
 
-def _rank(finding: Finding) -> Tuple[int, int]:
-    return SEVERITIES.index(finding.severity), ("high", "medium", "low").index(finding.confidence)
+class _Case:
+    """The evidence of one fleet."""
 
-
-def _finding(
-    config: str,
-    cause: str,
-    host: Optional[str],
-    summary: str,
-    facts: Sequence[str],
-    severity: str = CRITICAL,
-    confidence: str = "high",
-) -> Finding:
-    playbook = FIX.get(cause)
-    fix = None
-    if playbook is not None:
-        name, _, rest = playbook.partition(" ")
-        fix = f"{name} -e config={config} {rest}".rstrip()
-    return Finding(cause, severity, confidence, host, summary, tuple(facts), fix, RUNBOOK.get(cause))
-
-
-def _unusable(node: Mapping[str, Any]) -> Optional[str]:
-    if node.get("unreachable"):
-        return str(node.get("msg") or "unreachable")
-    # A play that goes on after a failure takes the mark off; what the module always returns is then missing.
-    if node.get("failed") or "errors" not in node:
-        return str(node.get("msg") or "the probe failed")
-    return None
-
-
-def _not_seen(host: str, node: Mapping[str, Any]) -> Iterator[Dict[str, str]]:
-    reason = _unusable(node)
-    if reason is not None:
-        yield {"host": host, "probe": "all", "reason": reason}
-        return
-    for probe, why in (node.get("errors") or {}).items():
-        yield {"host": host, "probe": probe, "reason": why}
-    progress = node.get("progress") or {}
-    if progress.get("verdict") == "unknown":
-        yield {"host": host, "probe": "progress", "reason": str(progress.get("reason"))}
-
-
-def _node_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
-    reason = _unusable(node)
-    if reason is not None:
-        cause = "node_unreachable" if node.get("unreachable") else "probe_failed"
-        yield _finding(config, cause, host, "cannot be looked into, so it does not count as stopped", [reason])
-        return
-    yield from _progress_findings(config, host, node.get("progress") or {})
-    yield from _lock_findings(config, host, node)
-    yield from _data_findings(config, host, node.get("data"))
-    yield from _checkpoint_findings(config, host, node.get("checkpoints") or [])
-    yield from _gpu_findings(config, host, node.get("gpu") or {})
-    yield from _log_findings(config, host, node)
-
-
-def _coordinator_node_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
-    reason = _unusable(node)
-    if reason is not None:
-        yield _finding(config, "node_unreachable", host, "the coordinator cannot be looked into", [reason])
-        return
-    yield from _lock_findings(config, host, node)
-    yield from _data_findings(config, host, node.get("data"))
-    games = node.get("games")
-    if games and games.get("enough") is False:
-        yield _finding(
-            config,
-            "data_not_ready",
-            host,
-            f"only {games['games']} finished games in the replay databases",
-            [f"{entry['path']}: {entry['games']} games" for entry in games.get("databases", [])],
-            severity=WARNING,
+    def __init__(self, config: str, evidence: Mapping[str, Any]) -> None:
+        self.config = config
+        self.at = text(evidence.get("at"))
+        stall_after = number(evidence.get("stall_after"))
+        self.stall_after = stall_after if stall_after and stall_after > 0 else STALL_AFTER
+        hosts = evidence.get("hosts") or {}
+        self.hosts = {str(name): part(node) for name, node in hosts.items()}
+        coordinator = part(evidence, "coordinator")
+        self.leader = text(coordinator.get("name"))
+        self.leader_node: Optional[Mapping[str, Any]] = (
+            part(coordinator.get("node")) if self.leader and coordinator.get("node") is not None else None
         )
+        self.p2p = coordinator.get("p2p")
+        self.silent = {name: silence_of(name, node) for name, node in self.hosts.items()}
+        self.standings = {
+            name: Standing(UNKNOWN, "it shows nothing") if self.silent[name] else standing_of(node, self.stall_after)
+            for name, node in self.hosts.items()
+        }
+        self.seen = {name: standing for name, standing in self.standings.items() if standing.state != UNKNOWN}
 
+    def judge(self) -> Verdict:
+        stalled, running, fleet = self._fleet()
+        findings = [*fleet]
+        for host in self.hosts:
+            findings.extend(self._of_node(host))
+        findings.extend(self._of_coordinator(running))
+        findings = self._weigh(findings, stalled, running)
+        ordered = tuple(sorted(findings, key=lambda entry: self._rank(entry, bool(running))))
+        gaps = tuple(self._gaps())
+        rows = node_rows(self.hosts, self.standings, self.silent, self.leader, self.leader_node, ordered)
+        headline = HEADLINE[stalled].format(config=self.config)
+        idle = next((entry for entry in ordered if entry.cause == "not_stalled" and running is False), None)
+        if idle is not None:
+            headline += f": {idle.summary}"
+        following = (
+            "" if stalled is False else f"ansible-playbook full_recovery.yml -e config={self.config} --check --diff"
+        )
+        return Verdict(self.config, self.at, stalled, running, headline, ordered, gaps, tuple(rows), following)
 
-def _progress_findings(config: str, host: str, progress: Mapping[str, Any]) -> Iterator[Finding]:
-    for problem in progress.get("problems") or []:
-        if problem.get("code") == "duplicate_trainers":
-            summary, facts = "more than one trainer runs here", [problem["message"]]
-            yield _finding(config, "duplicate_trainers", host, summary, facts, WARNING, "medium")
-    if progress.get("verdict") != "stalled":
-        return
-    trainers = progress.get("trainers") or []
-    facts = [f"pid {entry['pid']} is in state {entry.get('state', 'unknown')}" for entry in trainers]
-    facts.append(str(progress.get("reason")))
-    unkillable = any(entry.get("state") == "D" for entry in trainers)
-    if unkillable:
-        yield _finding(config, "process_unkillable", host, "the trainer hangs in the kernel; reboot the node", facts)
-    else:
-        yield _finding(config, "process_hung", host, "the trainer lives and makes no progress", facts)
+    # Findings
 
+    def _of_node(self, host: str) -> Iterator[Finding]:
+        node, standing, silence = self.hosts[host], self.standings[host], self.silent[host]
+        if silence is not None:
+            cause = "probe_failed" if silence.kind == FAILED else "node_unreachable"
+            summary = f"{silence.summary}, so it does not count as stopped"
+            yield finding(self.config, cause, host, summary, [silence.message, silence.hint])
+            return
+        yield from trainer_findings(self.config, host, node, standing)
+        yield from lock_findings(self.config, host, node)
+        yield from file_findings(self.config, host, node)
+        yield from gpu_findings(self.config, host, node)
+        yield from log_findings(self.config, host, node, standing)
+        yield from system_findings(self.config, host, node, standing)
 
-def _lock_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
-    running = bool((node.get("progress") or {}).get("running"))
-    for lock in node.get("locks") or []:
-        state = lock.get("verdict")
-        if state == "free" or (state == "held_live" and running):
-            continue
-        # A file that nobody keeps does not stand in the way of the service; it only tells of a holder that died.
-        severity = WARNING if lock.get("held") is False else CRITICAL
-        summary, severity, confidence = LOCK_VERDICTS.get(state, (f"the lock is not free ({state})", severity, "high"))
-        where = lock.get("path") or lock.get("key")
-        facts = [f"{lock.get('backend')} lock {where}: {state}", str(lock.get("reason"))]
-        yield _finding(config, "lock_held", host, summary, facts, severity, confidence)
+    def _of_coordinator(self, running: Optional[bool]) -> Iterator[Finding]:
+        host, node = self.leader, self.leader_node
+        if host is not None and node is not None and host not in self.hosts:
+            silence = silence_of(host, node)
+            if silence is not None:
+                summary = f"the coordinator {silence.summary}"
+                yield finding(self.config, "node_unreachable", host, summary, [silence.message, silence.hint])
+            else:
+                yield from lock_findings(self.config, host, node)
+                yield from file_findings(self.config, host, node)
+                yield from system_findings(self.config, host, node, Standing(NOT_RUNNING, ""))
+        if host is not None and node is not None:
+            yield from game_findings(self.config, host, node)
+            yield from wiring_findings(self.config, host, node, running)
+        yield from orchestrator_findings(self.config, host, self.p2p)
 
-
-def _data_findings(config: str, host: str, data: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
-    if data is None or data.get("valid") is True:
-        return
-    facts = [problem["message"] for problem in data.get("problems", [])]
-    state = "is missing" if data.get("exists") is False else "cannot be trained on"
-    yield _finding(config, "data_not_ready", host, f"the training file {state}: {data.get('path')}", facts)
-
-
-def _checkpoint_findings(config: str, host: str, checkpoints: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    for checkpoint in checkpoints:
-        if checkpoint.get("valid") is False:
-            facts = [problem["message"] for problem in checkpoint.get("problems", [])]
-            yield _finding(config, "checkpoint_corrupt", host, f"damaged checkpoint {checkpoint.get('path')}", facts)
-
-
-def _gpu_findings(config: str, host: str, gpu: Mapping[str, Any]) -> Iterator[Finding]:
-    for entry in gpu.get("gpus") or []:
-        facts = [f"GPU {entry.get('index')} {entry.get('name')}: {entry.get('reason')}"]
-        if entry.get("verdict") == "wedged":
-            yield _finding(config, "gpu_wedged", host, "the GPU is busy with nothing", facts, confidence="medium")
-        elif entry.get("verdict") in ("sick", "lost"):
-            yield _finding(config, "gpu_sick", host, f"the GPU is {entry['verdict']}", facts)
-    for problem in gpu.get("problems") or []:
-        if problem.get("code") in GPU_PROBLEMS:
-            yield _finding(config, "gpu_sick", host, GPU_PROBLEMS[problem["code"]], [problem["message"]])
-
-
-def _log_findings(config: str, host: str, node: Mapping[str, Any]) -> Iterator[Finding]:
-    running = (node.get("progress") or {}).get("verdict") in HEALTHY
-    for entry in (node.get("log") or {}).get("findings") or []:
-        # What stands before the last progress is over.
-        if entry.get("code") in ("cuda_oom", "circuit_open") and entry.get("after_progress") is not False:
-            severity, confidence = (WARNING, "medium") if running else (CRITICAL, "high")
-            facts = [f"{entry.get('count')} times, last: {entry.get('line')}"]
-            yield _finding(config, "gpu_oom", host, "the training log shows out-of-memory", facts, severity, confidence)
-
-
-def _p2p_findings(config: str, host: Optional[str], p2p: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
-    if p2p is None:
-        return
-    if p2p.get("failed") or p2p.get("unreachable") or not p2p.get("reachable"):
-        facts = [str(p2p.get("reason") or p2p.get("msg") or "no answer")]
-        yield _finding(config, "orchestrator_down", host, "the P2P orchestrator does not answer", facts)
-        return
-    leader = p2p.get("leader") or {}
-    if p2p.get("profile") == "ringrift" and not leader.get("id"):
-        yield _finding(config, "no_leader", host, "the orchestrators have no leader", ["leader_id is empty"])
-    cooldown = p2p.get("cooldown") or {}
-    if cooldown.get("active"):
-        facts = [f"{cooldown.get('remaining')} s remain", f"source: {cooldown.get('source')}"]
-        yield _finding(config, "cooldown_active", host, "a training cooldown is active", facts, WARNING)
-
-
-def _fleet_findings(config: str, hosts: Mapping[str, Any]) -> Tuple[Optional[bool], List[Finding]]:
-    seen = {name: node["progress"] for name, node in hosts.items() if node.get("progress") and not _unusable(node)}
-    seen = {name: progress for name, progress in seen.items() if progress.get("verdict") != "unknown"}
-    healthy = {name: progress for name, progress in seen.items() if progress.get("verdict") in HEALTHY}
-    running = {name: progress for name, progress in seen.items() if progress.get("running")}
-    facts = [f"{name}: {progress.get('reason')}" for name, progress in seen.items()]
-    findings: List[Finding] = []
-    trainers = sum(len(progress.get("trainers") or []) for progress in running.values())
-    if len(running) > 1:
-        summary = f"{trainers} trainers of {config} run on {', '.join(sorted(running))}"
-        findings.append(_finding(config, "duplicate_trainers", None, summary, facts))
-    if healthy:
-        moving = sorted(name for name, progress in healthy.items() if progress["verdict"] == "progressing")
-        names = ", ".join(moving or sorted(healthy))
-        summary = f"training moves on {names}" if moving else f"training was just started on {names}, no progress yet"
-        findings.append(_finding(config, "not_stalled", None, summary, facts, severity=INFO))
-        return False, findings
-    if not running and seen:
-        whole = len(seen) == len(hosts)
-        summary = f"no trainer of {config} runs on any of {len(seen)} nodes"
+    def _fleet(self) -> Tuple[Optional[bool], Optional[bool], List[Finding]]:
+        """Whether training is stalled, whether a trainer runs, and what can only be said of the whole fleet."""
+        alive = {name: standing for name, standing in self.seen.items() if standing.state in ALIVE}
+        running = {name: standing for name, standing in self.seen.items() if standing.running}
+        facts = [
+            f"{name}: {standing.reason}"
+            for name, standing in self.seen.items()
+            if standing.running or len(self.seen) < FEW
+        ]
+        whole = bool(self.seen) and len(self.seen) == len(self.hosts)
+        findings: List[Finding] = []
+        if len(running) > 1:
+            trainers = sum(len(standing.trainers) for standing in running.values())
+            summary = f"{trainers} trainers of {self.config} run on {', '.join(sorted(running))}"
+            findings.append(finding(self.config, "duplicate_trainers", None, summary, facts))
+        if alive:
+            findings.append(self._alive(alive, facts))
+            return False, True, findings
+        if running:
+            return (True if whole else None), True, findings
+        if not self.seen:
+            return None, None, findings
+        idle = self._idle_on_purpose() if whole else None
+        if idle is not None:
+            findings.append(idle)
+            return False, False, findings
+        summary = f"no trainer of {self.config} runs on any of {len(self.seen)} nodes"
         if not whole:
-            summary += f" that could be seen ({len(hosts) - len(seen)} could not)"
-        findings.append(_finding(config, "not_running", None, summary, facts, confidence="high" if whole else "medium"))
-    # Training may go on where nothing could be seen.
-    return (True if seen and len(seen) == len(hosts) else None), findings
+            summary += f" that could be seen ({len(self.hosts) - len(self.seen)} could not)"
+        facts += self._last_run()
+        findings.append(finding(self.config, "not_running", None, summary, facts, CRITICAL, HIGH if whole else MEDIUM))
+        # Training may go on where nothing could be seen.
+        return (True if whole else None), (False if whole else None), findings
+
+    def _alive(self, alive: Mapping[str, Standing], facts: Sequence[str]) -> Finding:
+        moving = sorted(name for name, standing in alive.items() if standing.state == PROGRESSING)
+        busy = sorted(name for name, standing in alive.items() if standing.state == BUSY)
+        names = ", ".join(moving or busy or sorted(alive))
+        if moving:
+            return finding(self.config, "not_stalled", None, f"training moves on {names}", facts, INFO)
+        if busy:
+            summary = f"training is slow but works on {names}: {alive[busy[0]].reason}"
+            return finding(self.config, "not_stalled", None, summary, facts, INFO, MEDIUM)
+        summary = f"training was just started on {names}, no progress yet"
+        return finding(self.config, "not_stalled", None, summary, facts, INFO, MEDIUM)
+
+    def _idle_on_purpose(self) -> Optional[Finding]:
+        """The pause after a training that ended well."""
+        cooldown = part(self.p2p, "cooldown")
+        ended = [name for name in self._involved() if last_outcome(self.hosts[name]) == "completed"]
+        if cooldown.get("active") is not True or len(ended) != 1:
+            return None
+        left = duration(number(cooldown.get("remaining")))
+        summary = f"idle on purpose: the last training was completed on {ended[0]}, the cooldown ends in {left}"
+        return finding(self.config, "not_stalled", None, summary, self._last_run(), INFO)
+
+    def _last_run(self) -> List[str]:
+        return [
+            f"{name}: its last run is {'not ended, says its event log' if outcome == 'running' else outcome}"
+            for name in self._involved()
+            for outcome in [last_outcome(self.hosts[name])]
+            if outcome in ("running", "completed", "failed") and len(self._involved()) < FEW
+        ]
+
+    def _involved(self) -> List[str]:
+        """The nodes that the last run concerns: where a trainer lives, else where one was last; all where none was."""
+        running = [name for name, standing in self.seen.items() if standing.running]
+        if running:
+            return running
+        jobs = [name for name in job_nodes(self.p2p) if name in self.hosts]
+        signs = {name: last_sign(node) for name, node in self.hosts.items()}
+        known = {name: sign for name, sign in signs.items() if sign is not None}
+        latest = [name for name, sign in known.items() if sign == max(known.values())]
+        return list(dict.fromkeys(jobs + latest)) or list(self.hosts)
+
+    # Weight and order
+
+    def _weigh(self, findings: Sequence[Finding], stalled: Optional[bool], running: Optional[bool]) -> List[Finding]:
+        involved = set(self._involved())
+        weighed: List[Finding] = []
+        for entry in findings:
+            beside = entry.cause in LOCAL and entry.host in self.hosts and entry.host not in involved
+            if entry.severity == CRITICAL and (beside or (stalled is False and entry.cause not in AHEAD)):
+                entry = replace(entry, severity=WARNING)
+            weighed.append(entry)
+        critical = {entry.cause for entry in weighed if entry.severity == CRITICAL}
+        if running is False and stalled is not False and critical <= {"not_running"}:
+            weighed = [replace(entry, severity=CRITICAL) if entry.cause in EXPLAINING else entry for entry in weighed]
+        return list(dict.fromkeys(weighed))
+
+    def _rank(self, entry: Finding, running: bool) -> Tuple[int, int, int, str]:
+        order = WHILE_RUNNING if running else WHILE_NOT_RUNNING
+        place = order.index(entry.cause) if entry.cause in order else len(order) - (0 if running else 1)
+        return SEVERITIES.index(entry.severity), place, CONFIDENCES.index(entry.confidence), entry.host or ""
+
+    def _gaps(self) -> Iterator[Dict[str, str]]:
+        everyone = dict(self.hosts)
+        if self.leader is not None and self.leader_node is not None:
+            everyone.setdefault(self.leader, self.leader_node)
+        for host, node in everyone.items():
+            silence = self.silent.get(host) or silence_of(host, node)
+            if silence is not None:
+                yield {"host": host, "probe": "all", "reason": silence.message}
+            else:
+                yield from (dict(gap) for gap in probe_gaps(host, node))

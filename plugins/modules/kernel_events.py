@@ -10,9 +10,9 @@ module: kernel_events
 short_description: What the kernel log of a node says of its memory, GPUs and storage
 version_added: 0.1.0
 description:
-  - Reads the kernel log from journald, C(dmesg) or C(/dev/kmsg), and returns kills for want of memory, errors of the
-    NVIDIA driver (XIDs, SXids, lost GPUs), hung tasks, NFS servers that do not answer, and errors of file systems and
-    disks.
+  - Reads the kernel log from journald, C(dmesg), C(/dev/kmsg) or a file, and returns kills for want of memory, errors
+    of the NVIDIA driver (XIDs, SXids, lost GPUs), hung tasks, NFS servers that do not answer, and errors of file
+    systems and disks.
   - For each XID it says what the code means, what to do, and whether the tools of the field agree on that.
   - A log that cannot be read is RV(source=null) and RV(verdict=unknown), and one that begins too late is never
     RV(verdict=clean).
@@ -22,7 +22,7 @@ options:
   since:
     description:
       - From when on, as V(boot), unix seconds, or ISO 8601. A time without zone is UTC.
-      - Only journald knows of the time before the last boot.
+      - Only journald and files know of the time before the last boot.
     type: str
     default: boot
   source:
@@ -32,6 +32,13 @@ options:
     type: str
     choices: [auto, journald, dmesg, kmsg]
     default: auto
+  path:
+    description:
+      - Read this file on the node, and no O(source). It may be what syslog keeps, as C(/var/log/kern.log) or
+        C(/var/log/syslog), or the saved output of C(dmesg), C(dmesg -T) or C(journalctl -k -o short-iso).
+      - Times without a zone are taken as local, and times without a year as the last such time.
+      - In a file that syslog writes for all programs, who may write to syslog can pretend to be the kernel.
+    type: path
   timeout:
     description:
       - Seconds for all sources together, at most 600.
@@ -101,6 +108,11 @@ EXAMPLES = r"""
   become: true
   register: kernel
   failed_when: kernel.source is none or kernel.worst_action in ["drain", "reset", "reboot", "replace"]
+
+- name: Read what syslog has kept, where journald and dmesg are closed to this user
+  ringrift.recovery.kernel_events:
+    path: /var/log/kern.log
+  register: kernel
 """
 
 RETURN = r"""
@@ -117,7 +129,7 @@ msg:
   returned: always
   sample: "2104 kernel messages from journald: 3 xid; the most that is asked for is restart_app."
 source:
-  description: Where the log was read, V(journald), V(dmesg) or V(kmsg); V(null) where it could not be read.
+  description: Where the log was read, V(journald), V(dmesg), V(kmsg) or V(file); V(null) where it could not be read.
   type: str
   returned: success
   sample: journald
@@ -479,6 +491,7 @@ def main() -> None:
         argument_spec={
             "since": {"type": "str", "default": "boot"},
             "source": {"type": "str", "choices": ["auto", *SOURCES], "default": "auto"},
+            "path": {"type": "path"},
             "timeout": {"type": "float", "default": 10},
             "kinds": {"type": "list", "elements": "str", "choices": list(KINDS), "default": list(KINDS)},
             "max_events": {"type": "int", "default": 200},
@@ -492,11 +505,13 @@ def main() -> None:
     if not 0 <= params["max_events"] <= MAX_EVENTS:
         module.fail_json(msg=f"max_events is {params['max_events']}. Give a number from 0 to {MAX_EVENTS}.")
     source = None if params["source"] == "auto" else params["source"]
+    if params["path"] is not None and source is not None:
+        module.fail_json(msg=f"path is {params['path']} and source is {source}. Give one of them.")
     try:
         since = parse_since(params["since"])
     except RecoveryError as exc:
         module.fail_json(msg=str(exc))
-    report = collect(source, since, params["timeout"], params["kinds"], params["max_events"])
+    report = collect(source, since, params["timeout"], params["kinds"], params["max_events"], params["path"])
     module.exit_json(changed=False, **report.as_dict())
 
 

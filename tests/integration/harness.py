@@ -101,8 +101,14 @@ class Lab:
         return Play(done.returncode, done.stdout, time.monotonic() - begun)
 
     def reports(self) -> list[dict]:
-        paths = sorted((self.directory / "reports").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        """Those of the runs, the newest last; a diagnosis keeps its own beside them."""
+        paths = sorted((self.directory / "reports").glob(f"*-{CONFIG}.json"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(path.read_text()) for path in paths]
+
+    def diagnosis(self, kind: str = "diagnosis") -> dict:
+        """The newest verdict, or the newest ``evidence``."""
+        paths = (self.directory / "reports").glob(f"*-{CONFIG}-{kind}.json")
+        return json.loads(max(paths, key=lambda path: path.stat().st_mtime_ns).read_text())
 
     def wait_for_trainer(self, deadline: float = 30) -> tuple[str, int]:
         end = time.monotonic() + deadline

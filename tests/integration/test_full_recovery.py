@@ -20,6 +20,7 @@ def story(lab: Lab) -> dict:
     lab("break", "lock", "checkpoint", "data")
     seen["broken"] = lab.snapshot()
     seen["diagnosis"] = lab.play("diagnose")
+    seen["verdict"] = lab.diagnosis()
     seen["plan"] = lab.play("full_recovery", "--check", "--diff")
     seen["planned"] = lab.snapshot()
     seen["recovery"] = lab.play("full_recovery")
@@ -38,7 +39,7 @@ def test_diagnosis_names_each_fault(story):
     assert f"lock_held on {node}" in play.flat
     assert f"checkpoint_corrupt on {node}" in play.flat
     for host in ("nebius-h100-3", "runpod-h100", "lambda-gh200-b-new"):
-        assert f"data_not_ready on {host}" in play.flat
+        assert ("data_not_ready", host) in [(entry["cause"], entry["host"]) for entry in story["verdict"]["findings"]]
 
 
 def test_check_mode_writes_nothing(story):

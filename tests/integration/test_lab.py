@@ -240,7 +240,7 @@ def test_two_labs_live_side_by_side(running):
 def test_an_unknown_fault_is_refused_with_the_known_ones(running):
     done = lab(running.directory, "break", "nonsense")
     assert done.returncode == 2
-    assert "Faults: checkpoint, " in done.stderr
+    assert "Faults: bad-data, checkpoint, " in done.stderr
 
 
 def test_kill_leaves_no_trainer_and_no_work(running):

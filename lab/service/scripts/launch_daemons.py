@@ -7,35 +7,65 @@
 Measured on the real one, and kept: there is no --restart; --status and --stop act on the manager of their own, fresh
 process, hence say that everything is stopped while another process runs them; the health server listens on IPv6 only.
 A started daemon does nothing here but be counted.
+
+Of the stand-in alone: the daemons that data/lab/daemons_down.json names do not run. Under the runbook's API (LAB_API,
+or what data/lab/api holds) there is the --restart that the runbook prints; it brings these daemons back, and the
+subscribers that data/lab/p2p_unwired.json took away. LAB_HEALTH_HOST is where the health server listens.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
 import signal
 import socket
+import socketserver
 import sqlite3
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from app.coordination import events_db  # noqa: E402
 from app.coordination.daemon_types import DAEMONS, GROUPS, PROFILES  # noqa: E402
 
+DOWN = ROOT / "data" / "lab" / "daemons_down.json"
+UNWIRED = ROOT / "data" / "lab" / "p2p_unwired.json"
+API = ROOT / "data" / "lab" / "api"
+
 logger = logging.getLogger("__main__")
+
+
+def down() -> list[str]:
+    """Daemons that a fault took away."""
+    try:
+        return [str(name) for name in json.loads(DOWN.read_text())]
+    except (OSError, ValueError):
+        return []
+
+
+def api() -> str:
+    try:
+        return os.environ.get("LAB_API") or API.read_text().strip()
+    except OSError:
+        return "ringrift"
 
 
 class Manager:
     """The daemons of this process."""
 
     def __init__(self) -> None:
-        self.states = dict.fromkeys(DAEMONS, "stopped")
+        self.started = dict.fromkeys(DAEMONS, "stopped")
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {**self.started, **dict.fromkeys(down(), "stopped")}
 
     @property
     def running(self) -> list[str]:
@@ -70,17 +100,17 @@ class Health(BaseHTTPRequestHandler):
     manager: Manager
 
     def do_GET(self) -> None:
-        running, now = self.manager.running, time.time()
+        states, now = self.manager.states, time.time()
+        running = [name for name, state in states.items() if state == "running"]
         node = os.environ.get("RINGRIFT_NODE_ID", "unknown")
         pages: dict[str, object] = {
             "/health": {"alive": True, "timestamp": now, "node_id": node},
             "/ready": {"ready": True, "running_daemons": len(running), "timestamp": now},
             "/status": {
                 "running": True,
-                "daemon_count": len(self.manager.states),
+                "daemon_count": len(states),
                 "daemons": {
-                    name: {"state": state, "auto_restart": True, "restart_count": 0}
-                    for name, state in self.manager.states.items()
+                    name: {"state": state, "auto_restart": True, "restart_count": 0} for name, state in states.items()
                 },
             },
         }
@@ -93,7 +123,7 @@ class Health(BaseHTTPRequestHandler):
                 "daemon_manager_running 1",
                 "# HELP daemon_manager_daemons_total Total registered daemons",
                 "# TYPE daemon_manager_daemons_total gauge",
-                f"daemon_manager_daemons_total {len(self.manager.states)}",
+                f"daemon_manager_daemons_total {len(states)}",
                 "# HELP daemon_manager_running_daemons Number of running daemons",
                 "# TYPE daemon_manager_running_daemons gauge",
                 f"daemon_manager_running_daemons {len(running)}",
@@ -121,16 +151,48 @@ class HealthServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        super().server_bind()
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Not HTTPServer's own: it asks the name service for this machine's name.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+class Ipv4HealthServer(HealthServer):
+    """For machines without IPv6."""
+
+    address_family = socket.AF_INET
+
+
+def serve(handler: type[Health], port: int) -> HealthServer:
+    """The health server, on IPv6 where there is one."""
+    try:
+        return HealthServer((os.environ.get("LAB_HEALTH_HOST") or "::", port), handler)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+    return Ipv4HealthServer(("127.0.0.1", port), handler)
+
+
+def restart(names: list[str]) -> int:
+    """What the runbook expects: the daemons of the process that runs them are started anew, and subscribe again."""
+    left = [name for name in down() if name not in names]
+    staged = DOWN.with_suffix(".new")
+    DOWN.parent.mkdir(parents=True, exist_ok=True)
+    staged.write_text(json.dumps(left) + "\n")
+    os.replace(staged, DOWN)
+    UNWIRED.unlink(missing_ok=True)
+    for name in names:
+        print(f"Restarted {name}")
+    return 0
 
 
 def run(names: list[str]) -> int:
     """Run daemons until a signal comes."""
     manager = Manager()
-    manager.states.update(dict.fromkeys(names, "running"))
+    manager.started.update(dict.fromkeys(names, "running"))
     port = int(os.environ.get("RINGRIFT_HEALTH_PORT") or 8790)
-    server = HealthServer(("::", port), type("Handler", (Health,), {"manager": manager}))
+    server = serve(type("Handler", (Health,), {"manager": manager}), port)
     try:
         host = socket.gethostname()
         events_db.subscribe("daemon_manager")
@@ -162,6 +224,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stop", action="append", default=[])
     parser.add_argument("--interval", type=float, default=5.0)
     parser.add_argument("--health-interval", type=float, default=30.0)
+    if api() == "runbook":
+        parser.add_argument("--restart", nargs="+", default=[], metavar="DAEMON", help="restart daemons")
     for name in (
         *("all", "sync", "training", "monitoring", "events", "p2p", "external", "continuous", "sync-cluster", "status"),
         *("stop-all", "diagnostics", "skip-diagnostics", "watch", "json", "verbose", "no-auto-restart"),
@@ -180,11 +244,14 @@ def main(argv: list[str] | None = None) -> int:
         for name in args.stop or ["all daemons"]:
             logger.info("Stopped %s", name.lower())
         return 0
-    names = [name.lower() for name in args.daemon]
+    again = [name.lower() for name in getattr(args, "restart", [])]
+    names = again or [name.lower() for name in args.daemon]
     unknown = [name for name in names if name not in DAEMONS]
     if unknown:
         print(f"Unknown daemon(s): {', '.join(unknown)}", file=sys.stderr)
         return 1
+    if again:
+        return restart(again)
     names += DAEMONS if args.all else PROFILES.get(args.profile, [])
     for group, members in GROUPS.items():
         names += members if getattr(args, group) else []

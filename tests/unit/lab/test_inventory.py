@@ -50,6 +50,7 @@ def test_namespaced_nodes_share_their_paths_and_differ_in_address(tmp_path):
     assert shared["ansible_user"] == "root"
     assert shared["ringrift_service_path"] == "/root/ringrift/ai-service"
     assert shared["ringrift_p2p_url"] == "http://localhost:8770"
+    assert shared["ringrift_kernel_log"] == "/var/log/kern.log"
     assert "ringrift_within" not in shared
     hosts = data["training"]["children"]["h100"]["hosts"]
     assert set(hosts["runpod-h100"]) == {"ansible_host"}
@@ -61,8 +62,8 @@ def test_directories_have_paths_of_their_own(tmp_path):
     hosts = {**data["coordinator"]["hosts"], **data["training"]["children"]["h100"]["hosts"]}
     for name, values in hosts.items():
         assert values["ansible_connection"] == "local"
-        for key in ("ringrift_service_path", "ringrift_coordination_dir", "ringrift_nvidia_smi", "ringrift_within"):
-            assert values[key].startswith(f"{tmp_path}/nodes/{name}")
+        for word in ("service_path", "coordination_dir", "nvidia_smi", "kernel_log", "within"):
+            assert values[f"ringrift_{word}"].startswith(f"{tmp_path}/nodes/{name}")
     assert hosts["coordinator-1"]["ringrift_p2p_url"].startswith("http://127.0.0.1:")
 
 

@@ -12,6 +12,11 @@ trainer runs:
     {"hang": "deaf"}                                   ... and does not heed SIGTERM
     {"hang": "spin"}                                   ... and burns a CPU
     {"nan": true}                                      the loss becomes NaN
+    {"epoch_seconds": 5}                               an epoch takes at least so long
+    {"compile": true}                                  stays in front of the first epoch and burns a CPU
+    {"evaluate": true}                                 stays in the evaluation after an epoch and burns a CPU
+    {"error": "..."}                                   the next batch ends the trainer with this error
+    {"finish": true}                                   the epoch that runs is the last one
 """
 
 from __future__ import annotations
@@ -50,12 +55,23 @@ def hang() -> None:
         if kind == "deaf":
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         if kind == "spin":
-            end = time.monotonic() + 0.1
-            while time.monotonic() < end:
-                pass
+            burn(0.1)
         else:
             time.sleep(0.1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])
+
+
+def work(name: str) -> None:
+    """Compute for as long as the fault of this name asks for it."""
+    while current().get(name):
+        burn(0.1)
+
+
+def burn(seconds: float) -> None:
+    """Use a CPU."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 def check_memory(batch: int) -> None:

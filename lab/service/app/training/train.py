@@ -246,6 +246,9 @@ class Training:
     def train(self, loader: datasets.Loader) -> None:
         args, progress = self.args, self.progress
         circuit_open = False
+        if faults.current().get("compile"):
+            logger.info("Compiling model with torch.compile (mode=max-autotune), this takes a while...")
+            faults.work("compile")
         for epoch in range(progress.start_epoch, args.epochs):
             if circuit_open and faults.current().get("cuda_oom"):
                 logger.warning(f"Training circuit OPEN - skipping epoch {epoch} (recovering from failures)")
@@ -265,6 +268,8 @@ class Training:
             if progress.val_loss < progress.best:
                 progress.best = progress.val_loss
                 self.save_best(epoch)
+            if faults.current().get("finish"):
+                break
             if stop:
                 logger.info(f"Early stopping triggered at epoch {epoch + 1} (best val loss: {progress.best:.4f})")
                 self.save_interval(epoch, f"checkpoint_early_stop_epoch_{epoch + 1}.pth")
@@ -273,6 +278,7 @@ class Training:
     def train_epoch(self, loader: datasets.Loader, epoch: int) -> bool:
         """One pass over the data, no faster than asked for. False when the GPU's memory did not do for one batch."""
         begun = time.monotonic()
+        seconds = max(self.epoch_seconds, float(faults.current().get("epoch_seconds", 0)))
         losses = []
         for number, rows in enumerate(loader.epoch(epoch)):
             fault = faults.current()
@@ -285,7 +291,7 @@ class Training:
                 if faults.crashes():
                     raise
                 logger.warning(f"CUDA error in batch {number}: {error}")
-            due = begun + self.epoch_seconds * (number + 1) / loader.batches
+            due = begun + seconds * (number + 1) / loader.batches
             time.sleep(max(0.0, due - time.monotonic()))
         self.progress.train_loss = float(np.mean(losses)) if losses else 0.0
         return bool(losses)
@@ -300,6 +306,8 @@ class Training:
             )
         value_loss, policy_loss, _, gradients = self.network.losses(features, scalars, values, policies)
         loss = value_loss + policy_loss
+        if fault.get("error"):
+            raise RuntimeError(str(fault["error"]))
         if fault.get("nan") or not np.isfinite(loss):
             raise RuntimeError(
                 f"Model produced NaN/Inf in policy predictions at batch {number}. "
@@ -315,6 +323,9 @@ class Training:
     def evaluate(self) -> tuple[float, float]:
         """Loss and share of right moves on the samples that are not trained on."""
         rows = self.val_rows[:512]
+        if faults.current().get("evaluate"):
+            logger.info(f"Evaluating on {len(self.val_rows)} validation samples and 400 gauntlet games...")
+            faults.work("evaluate")
         value_loss, policy_loss, accuracy, _ = self.network.losses(*self.data.batch(rows), learn=False)
         return value_loss + policy_loss, accuracy
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
 import re
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -26,6 +29,10 @@ from scripts.p2p.status_page import subscriptions
 from scripts.p2p.work_queue import ITEM_TIMEOUT, Backpressure
 
 BODY_LIMIT = 1 << 20
+# How long the answer to a restart has to leave.
+RESTART_SECONDS = 2.0
+# A restart of the service starts its daemons anew.
+DAEMONS_DOWN = "data/lab/daemons_down.json"
 CONFIG = re.compile(r"\A([a-z][a-z0-9]*)_([2-4])p\Z")
 
 logger = logging.getLogger("p2p_orchestrator")
@@ -40,6 +47,7 @@ class Ask:
     query: dict[str, str] = field(default_factory=dict)
     raw: bytes = b""
     names: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """The body as an object. Raises ValueError as json does."""
@@ -261,6 +269,21 @@ def reset_node_jobs(me: Orchestrator, ask: Ask) -> Reply:
     return 200, {"success": True, "node_id": node}
 
 
+def admin_restart(me: Orchestrator, ask: Ask) -> Reply:
+    token = os.environ.get("RINGRIFT_ADMIN_TOKEN")
+    if token and not hmac.compare_digest((ask.headers.get("X-Admin-Token") or "").encode(), token.encode()):
+        return problem("Unauthorized", 401)
+
+    def again() -> None:
+        time.sleep(RESTART_SECONDS)
+        (me.root / DAEMONS_DOWN).unlink(missing_ok=True)
+        # The same process by number, as the real one; its sockets are closed by it, and what runs goes on.
+        os.execv(sys.executable, sys.orig_argv)
+
+    threading.Thread(target=again, daemon=True).start()
+    return 200, {"success": True, "message": "Restart scheduled, process will restart in 2 seconds"}
+
+
 # The work queue
 
 
@@ -440,6 +463,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", r"/stop_job", stop_job),
     ("POST", r"/job/kill", kill_job),
     ("POST", r"/admin/reset_node_jobs", reset_node_jobs),
+    ("POST", r"/admin/restart", admin_restart),
     ("POST", r"/work/add", work_add),
     ("GET", r"/work/status", get_work_status),
     ("GET", r"/work/metrics", get_work_metrics),
@@ -504,7 +528,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             if method != self.command:
                 continue
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            ask = Ask(self.command, self.path, query, raw, match.groups())
+            ask = Ask(self.command, self.path, query, raw, match.groups(), self.headers)
             try:
                 return handler(orchestrator, ask)
             except json.JSONDecodeError:

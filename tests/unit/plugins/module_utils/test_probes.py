@@ -3,11 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 import time
 
+import pytest
+from ansible_collections.ringrift.recovery.plugins.module_utils import _probes
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._probes import run_probes
+from ansible_collections.ringrift.recovery.plugins.module_utils._probes import Once, run_probes
+
+from tests.unit.training_processes import cgroup, wait_for
 
 
 def raises(exc):
@@ -27,16 +34,12 @@ def test_results_and_reasons_by_name():
 
 
 def test_a_hung_probe_costs_its_deadline_and_hides_nothing():
-    release = threading.Event()
     begun = time.monotonic()
-    try:
-        results, errors, seconds = run_probes({"hung": lambda: release.wait(30), "good": lambda: 1}, 0.3)
-        assert time.monotonic() - begun < 5
-        assert results == {"good": 1}
-        assert errors == {"hung": "no answer within 0.3 s"}
-        assert "hung" not in seconds
-    finally:
-        release.set()
+    results, errors, seconds = run_probes({"hung": lambda: time.sleep(30), "good": lambda: 1}, 0.3)
+    assert time.monotonic() - begun < 5
+    assert results == {"good": 1}
+    assert errors == {"hung": "no answer within 0.3 s"}
+    assert "hung" not in seconds
 
 
 def test_probes_run_side_by_side():
@@ -44,3 +47,110 @@ def test_probes_run_side_by_side():
     results, errors, _seconds = run_probes({str(i): lambda: barrier.wait(5) >= 0 for i in range(3)}, 10)
     assert errors == {}
     assert results == {"0": True, "1": True, "2": True}
+
+
+def test_answers_of_any_size_come_whole():
+    sizes = {str(size): size for size in (0, 1, 65_535, 65_536, 3_000_000)}
+    results, errors, _seconds = run_probes({name: (lambda size=size: "\n" * size) for name, size in sizes.items()}, 20)
+    assert errors == {}
+    assert {name: len(value) for name, value in results.items()} == sizes
+
+
+def test_no_plain_data_is_the_error_of_that_probe():
+    results, errors, seconds = run_probes({"bad": lambda: {"x": object()}, "good": lambda: "\udcff"}, 10)
+    assert results == {"good": "\udcff"}
+    assert errors["bad"].startswith("its answer is no plain data (TypeError: ")
+    assert set(seconds) == {"bad", "good"}
+
+
+def test_a_process_that_dies_is_told_and_what_it_said_is_kept():
+    def dies():
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(10)
+
+    begun = time.monotonic()
+    results, errors, _seconds = run_probes({"dies": dies, "waits": lambda: time.sleep(10), "good": lambda: 1}, 30)
+    assert time.monotonic() - begun < 8
+    assert results == {"good": 1}
+    assert errors == dict.fromkeys(("dies", "waits"), "its process ended early by signal 9")
+
+
+def test_nothing_of_a_hung_probe_is_left(tmp_path):
+    def hung():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    _results, errors, _seconds = run_probes({"hung": hung}, 1)
+    assert errors == {"hung": "no answer within 1 s"}
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(tmp_path):
+    """Frozen by a control group, a process does not even end at SIGKILL, as one that hangs in the kernel."""
+    with cgroup("freezer", f"probes-{os.getpid()}", "frozen") as folder:
+
+        def freeze():
+            (tmp_path / "pid").write_text(str(os.getpid()))
+            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            (folder / "freezer.state").write_text("FROZEN")
+            time.sleep(60)
+
+        begun = time.monotonic()
+        try:
+            _results, errors, _seconds = run_probes({"frozen": freeze}, 1)
+            assert time.monotonic() - begun < 5
+            assert errors == {"frozen": "no answer within 1 s"}
+            pid = int((tmp_path / "pid").read_text())
+            assert os.path.exists(f"/proc/{pid}")
+        finally:
+            (folder / "freezer.state").write_text("THAWED")
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def test_it_keeps_none_of_the_callers_output_open(tmp_path, monkeypatch):
+    """Whoever waits for the end of the output must not wait for a probe that hangs."""
+    reader, writer = os.pipe()
+    saved = os.dup(2)
+    os.dup2(writer, 2)
+    os.close(writer)
+    monkeypatch.setattr(_probes, "_end", lambda pid, _early: (tmp_path / "pid").write_text(str(pid)) and "")
+    try:
+        run_probes({"hung": lambda: time.sleep(30)}, 0.2)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+class TestOnce:
+    def test_one_look_for_all_who_ask(self):
+        looks = []
+        one = Once(lambda: looks.append(1) or len(looks))
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(one.get(5))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert found == [1] * 8
+
+    def test_one_that_hangs_costs_the_time_given(self):
+        release = threading.Event()
+        one = Once(lambda: release.wait(30))
+        with pytest.raises(RecoveryError, match="no answer within 0.05 s"):
+            one.get(0.05)
+        release.set()
+        assert one.get(5) is True
+
+    def test_its_error_is_that_of_everybody(self):
+        one = Once(raises(ValueError("odd")))
+        for _ in range(2):
+            with pytest.raises(ValueError, match="odd"):
+                one.get(5)

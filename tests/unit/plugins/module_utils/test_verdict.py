@@ -238,7 +238,7 @@ def test_out_of_memory_needs_no_batch_size_from_the_operator():
     log = {"findings": [{"code": "cuda_oom", "count": 2, "line": "CUDA out of memory"}]}
     result = judge({"a": node(log=log)})
     finding = next(finding for finding in result.findings if finding.cause == "gpu_oom")
-    assert finding.fix == "restart_training.yml -e config=hex8_2p -e batch_size=auto"
+    assert finding.fix == "fix.yml -e config=hex8_2p -e cause=gpu_oom"
     assert verdict_lines(result.as_dict())[-1] == (
         "next: ansible-playbook full_recovery.yml -e config=hex8_2p --check --diff"
     )

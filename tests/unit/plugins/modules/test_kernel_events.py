@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from typing import Any, Dict
 
 import pytest
@@ -117,10 +118,25 @@ def test_options(call, dmesg):
         ({"max_events": 10001}, "max_events is 10001"),
         ({"kinds": ["x"]}, "kinds"),
         ({"source": "syslog"}, "source"),
+        ({"source": "dmesg", "path": "/var/log/kern.log"}, "path is /var/log/kern.log and source is dmesg"),
     ],
 )
 def test_bad_options(call, options, words):
     assert words in call(failed=True, **options)["msg"]
+
+
+def test_a_file(call, tmp_path):
+    stamp = time.strftime("%b %e %H:%M:%S")
+    line = "NVRM: Xid (PCI:0000:0a:00): 48, pid=4711, name=python, DBE (double bit error) ECC Error"
+    (tmp_path / "kern.log").write_text(
+        f"{stamp} node-1 kernel: [    0.000000] Linux version 6\n{stamp} n kernel: {line}\n"
+    )
+    result = call(path=str(tmp_path / "kern.log"), since=str(time.time() - 60))
+    assert (result["source"], result["tried"]) == ("file", [{"source": "file", "reason": None}])
+    assert [event["code"] for event in result["events"]] == [48]
+    result = call(path=str(tmp_path / "absent"))
+    assert (result["source"], result["verdict"]) == (None, "unknown")
+    assert "absent" in result["msg"]
 
 
 def test_the_log_of_this_machine(call):

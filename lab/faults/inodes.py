@@ -1,0 +1,47 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Leave no free inode on the disk that the checkpoints are on, with room for many gigabytes."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+from lab.errors import LabError
+from lab.faults._scene import Scene
+
+SIZE = 64 << 30
+SPARE = 64
+
+
+def apply(scene: Scene) -> str:
+    node = scene.training_node()
+    folder = scene.driver.service(node, "checkpoints")
+    if not folder.is_dir():
+        raise LabError(f"{node.name} has no directory checkpoints to fill.")
+    inside = os.path.join(node.service, "checkpoints")
+    with tempfile.TemporaryDirectory(prefix="ringrift-lab-", dir=scene.instance.directory) as aside:
+        shutil.copytree(folder, aside, dirs_exist_ok=True)
+        scene.driver.mount_small(node, inside, SIZE, len(os.listdir(aside)) + SPARE)
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+    made = fill(folder)
+    return f"the disk of checkpoints on {node.name} has no free inode ({made} empty files)"
+
+
+def fill(folder: pathlib.Path) -> int:
+    """Make empty files until no more can be made."""
+    for number in range(1 << 16):
+        try:
+            (folder / f".empty-{number}").touch()
+        except OSError:
+            return number
+    raise LabError(f"{folder} takes more than {1 << 16} files.")
+
+
+def mend(scene: Scene) -> str:
+    node = scene.training_node()
+    scene.driver.unmount(node, os.path.join(node.service, "checkpoints"))
+    return f"the disk of checkpoints on {node.name} has inodes again; what was written meanwhile is gone"
