@@ -29,7 +29,7 @@ def test_progress_is_shown_as_it_goes_and_follow_goes_on(healthy):
     assert epochs == sorted(epochs)
     assert "epochs/min" in play.output
     # Once in the live view; the node that trains is the only one that is watched.
-    assert play.output.count("progress is proven") == 1
+    assert play.output.count("  progress is proven") == 1
     assert len({line.split()[0] for line in play.output.splitlines() if "  hex8_2p  " in line}) == 1
     assert "RETRYING" not in play.output
     assert set(play.changed.values()) == {0}

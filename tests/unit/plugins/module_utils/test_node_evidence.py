@@ -202,7 +202,7 @@ def test_a_kernel_log_may_be_given(tree, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_an_ordinary_user_is_told_what_it_could_not_see(tree, tmp_path):
-    started = tree.train()
+    tree.train()
     for folder in (tree.root, *tree.root.parents):
         if str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
@@ -217,7 +217,8 @@ def test_an_ordinary_user_is_told_what_it_could_not_see(tree, tmp_path):
     assert seen["host"]["root"] is False
     told = {entry["probe"]: entry for entry in seen["unseen"]}
     assert {"progress", "processes", "log"} <= set(told)
-    assert f"pid {started.pid}" in told["processes"]["what"] or "hidepid" in told["processes"]["what"]
+    # Of several trainings of others on this machine only the first is named.
+    assert "cannot be seen" in told["processes"]["what"] or "hidepid" in told["processes"]["what"]
     assert "become" in told["log"]["hint"]
     assert see(tree, "progress", "processes", coordination_dir=str(tmp_path))["unseen"] == []
 
