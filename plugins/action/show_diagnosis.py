@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
+from ansible.utils import color
 from ansible.utils.display import Display
 from ansible_collections.ringrift.recovery.plugins.module_utils._report_table import diagnosis_table
 
@@ -15,6 +15,8 @@ display = Display()
 
 # Whoever reads these reads the result, and a line of text would spoil their format.
 MACHINE_CALLBACKS = ("json", "jsonl", "xml", "junit")
+# What Display says where there is no terminal.
+NO_TERMINAL = 79
 
 
 class ActionModule(ActionBase):
@@ -31,11 +33,11 @@ class ActionModule(ActionBase):
         if "findings" not in verdict or "nodes" not in verdict:
             result.update(failed=True, msg="verdict is not what the filter ringrift.recovery.verdict returns.")
             return result
-        terminal = sys.stdout.isatty()
-        width = max(60, display.columns) if terminal else None
-        lines = diagnosis_table(verdict, width=width, colour=terminal and not C.ANSIBLE_NOCOLOR)
+        # A worker has no terminal itself; what its parent saw of one is in these two.
+        width = None if display.columns == NO_TERMINAL else display.columns
+        lines = diagnosis_table(verdict, width=width, colour=False)
         if C.DEFAULT_STDOUT_CALLBACK.rpartition(".")[2] not in MACHINE_CALLBACKS:
-            display.display("\n".join(lines))
-        plain = lines if not terminal else diagnosis_table(verdict, width=width, colour=False)
-        result.update(changed=False, lines=plain)
+            shown = diagnosis_table(verdict, width=width, colour=True) if color.ANSIBLE_COLOR else lines
+            display.display("\n".join(shown))
+        result.update(changed=False, lines=lines)
         return result

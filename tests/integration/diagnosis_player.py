@@ -70,6 +70,10 @@ class Stage:
             if _needs_more(exc):
                 return Outcome(scenario, skipped=str(exc))
             raise
+        except Exception as exc:
+            # Half a fault is no lab to go on with.
+            self.clean = False
+            raise LabError(f"{scenario.name} could not be broken: {exc}") from exc
         if scenario.until_gone and not wait_until(self._gone, 30, 0.1):
             raise LabError(f"{scenario.name}: a trainer still runs after 30 s.")
         time.sleep(scenario.settle)

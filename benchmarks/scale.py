@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a diagnosis of N nodes costs, against a bare ping, an ssh loop and a parallel ssh tool on the same nodes.
+
+    .venv/bin/python benchmarks/scale.py                     3, 20, 50 and 100 nodes
+    .venv/bin/python benchmarks/scale.py --nodes 3,20        fewer
+    .venv/bin/python benchmarks/scale.py --silent            50 nodes of which 5 are cut off and 2 hang
+
+Nodes and controller share the processors of one machine, so that what a node computes is paid here too. Needs root for
+the lab's netns driver; parallel-ssh is Debian's package pssh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SERVICE = "/root/ringrift/ai-service"
+CONFIG = "hex8_2p"
+# The runbook's looks at a node, repaired where the printed ones fail.
+LOOKS = (
+    'ps aux | grep -E "train|training" | grep -v grep',
+    "/usr/local/bin/nvidia-smi --query-gpu=memory.used,memory.total,utilization.gpu --format=csv",
+    f"tail -50 {SERVICE}/logs/training.log 2>/dev/null || echo No training log",
+    "dmesg 2>/dev/null | tail -20 | grep -i oom",
+    f'grep -i "cuda out of memory" {SERVICE}/logs/training.log 2>/dev/null',
+    f"cat {SERVICE}/data/locks/training_{CONFIG}.lock 2>/dev/null",
+    f"ls -l {SERVICE}/data/training/{CONFIG}.npz {SERVICE}/models {SERVICE}/checkpoints 2>/dev/null | tail -5",
+    f"df -h {SERVICE}",
+)
+PING = "- hosts: training\n  gather_facts: false\n  tasks:\n    - ansible.builtin.ping:\n"
+
+
+def run(*argv: str, timeout: float = 900, **environment: str) -> tuple[float, subprocess.CompletedProcess]:
+    begun = time.monotonic()
+    done = subprocess.run(
+        argv, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+    )  # fmt: skip
+    return time.monotonic() - begun, done
+
+
+class Lab:
+    def __init__(self, directory: pathlib.Path, nodes: int) -> None:
+        self.directory = directory
+        self.nodes = nodes
+        self("up", "--driver", "netns", "--nodes", str(nodes))
+        _seconds, done = run("ansible-inventory", "-i", str(self.inventory), "--list")
+        listed = json.loads(done.stdout)["_meta"]["hostvars"]
+        self.hosts = {name: values for name, values in listed.items() if name != "coordinator-1"}
+
+    def __call__(self, *words: str) -> str:
+        _seconds, done = run(sys.executable, "-m", "lab", *words, "--dir", str(self.directory))
+        if done.returncode:
+            raise SystemExit(f"lab {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    @property
+    def inventory(self) -> pathlib.Path:
+        return self.directory / "inventory"
+
+    def options(self) -> list[str]:
+        values = next(iter(self.hosts.values()))
+        return ["-i", values["ansible_ssh_private_key_file"], *values["ansible_ssh_common_args"].split()]
+
+    def received(self, name: str) -> int:
+        """Bytes that a node has received since it was started."""
+        table = subprocess.run(
+            ["ssh", *self.options(), f"root@{self.hosts[name]['ansible_host']}", "cat /proc/net/dev"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+        line = next(entry for entry in table.stdout.splitlines() if entry.strip().startswith("eth0:"))
+        return int(line.split(":")[1].split()[0])
+
+
+def play(lab: Lab, *words: str) -> float:
+    seconds, done = run("ansible-playbook", "-i", str(lab.inventory), *words, ANSIBLE_FORKS="20")
+    if done.returncode:
+        raise SystemExit(f"ansible-playbook {' '.join(words)}: {done.stdout[-1500:]}{done.stderr[-500:]}")
+    return seconds
+
+
+def diagnose(lab: Lab) -> float:
+    return play(lab, "playbooks/diagnose.yml", "-e", f"config={CONFIG}", "-e", "ringrift_report_dir=")
+
+
+def loop(lab: Lab) -> float:
+    begun = time.monotonic()
+    for values in lab.hosts.values():
+        for look in LOOKS:
+            subprocess.run(
+                ["ssh", *lab.options(), f"root@{values['ansible_host']}", look],
+                capture_output=True, timeout=60, check=False,
+            )  # fmt: skip
+    return time.monotonic() - begun
+
+
+def side_by_side(lab: Lab) -> float | None:
+    tool = shutil.which("parallel-ssh")
+    if tool is None:
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
+        hosts.write("".join(f"root@{values['ansible_host']}\n" for values in lab.hosts.values()))
+        hosts.flush()
+        begun = time.monotonic()
+        for look in LOOKS:
+            words = [tool, "-h", hosts.name, "-p", "20", "-t", "60", "-x", " ".join(lab.options()), "-i", look]
+            subprocess.run(words, capture_output=True, timeout=600, check=False)
+        return time.monotonic() - begun
+
+
+def measure(nodes: int, with_loop: bool) -> None:
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
+    lab = Lab(directory, nodes)
+    try:
+        ping = directory / "ping.yml"
+        ping.write_text(PING)
+        play(lab, str(ping))
+        name = next(iter(lab.hosts))
+        bare = min(play(lab, str(ping)) for _round in range(2))
+        before = lab.received(name)
+        ours = diagnose(lab)
+        sent = lab.received(name) - before
+        ours = min(ours, diagnose(lab))
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        apart = side_by_side(lab)
+        one_by_one = loop(lab) if with_loop else None
+        cells = [f"{nodes}", f"{bare:.1f}", f"{ours:.1f}", f"{ours / bare:.2f}"]
+        cells += ["-" if value is None else f"{value:.1f}" for value in (one_by_one, apart)]
+        print("| " + " | ".join([*cells, f"{memory}", f"{sent // 1024}"]) + " |", flush=True)
+    finally:
+        lab("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def silent(nodes: int = 50, cut: int = 5, hung: int = 2) -> None:
+    """The same fleet with and without nodes that say nothing."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
+    lab = Lab(directory, nodes)
+    try:
+        diagnose(lab)
+        whole = diagnose(lab)
+        names = list(lab.hosts)[-(cut + hung) :]
+        for name in names[:cut]:
+            lab("break", "unreachable", name)
+        for name in names[cut:]:
+            lab("break", "hung-ssh", name)
+        broken = diagnose(lab)
+        print(
+            f"{nodes} nodes: {whole:.1f} s; {cut} of them cut off and {hung} hung: {broken:.1f} s ({broken - whole:+.1f} s)"
+        )
+    finally:
+        lab("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", default="3,20,50,100", help="how many, separated by commas")
+    parser.add_argument(
+        "--no-loop", action="store_true", help="leave the ssh loop out, which takes minutes at 100 nodes"
+    )
+    parser.add_argument("--silent", action="store_true", help="measure nodes that do not answer instead")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("Root is needed: the nodes are network namespaces.")
+    if chosen.silent:
+        silent()
+        return
+    print(
+        "| nodes | ping s | diagnose s | ratio | ssh loop s | parallel-ssh s | largest process MiB | KiB sent per node |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for count in chosen.nodes.split(","):
+        measure(int(count), not chosen.no_loop)
+
+
+if __name__ == "__main__":
+    main()
