@@ -157,9 +157,8 @@ def silent(nodes: int = 50, cut: int = 5, hung: int = 2) -> None:
         for name in names[cut:]:
             lab("break", "hung-ssh", name)
         broken = diagnose(lab)
-        print(
-            f"{nodes} nodes: {whole:.1f} s; {cut} of them cut off and {hung} hung: {broken:.1f} s ({broken - whole:+.1f} s)"
-        )
+        told = f"{cut} of them cut off and {hung} hung: {broken:.1f} s ({broken - whole:+.1f} s)"
+        print(f"{nodes} nodes: {whole:.1f} s; {told}")
     finally:
         lab("down")
         shutil.rmtree(directory, ignore_errors=True)
@@ -178,10 +177,9 @@ def main() -> None:
     if chosen.silent:
         silent()
         return
-    print(
-        "| nodes | ping s | diagnose s | ratio | ssh loop s | parallel-ssh s | largest process MiB | KiB sent per node |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    heads = ["nodes", "ping s", "diagnose s", "ratio", "ssh loop s", "parallel-ssh s", "largest process MiB"]
+    print("| " + " | ".join([*heads, "KiB sent per node"]) + " |")
+    print("| --- " * (len(heads) + 1) + "|", flush=True)
     for count in chosen.nodes.split(","):
         measure(int(count), not chosen.no_loop)
 

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from typing import Any
 
@@ -35,12 +38,25 @@ def change(scene: Scene, column: str, value: Any, mending: bool = False) -> str:
     node = scene.instance.coordinator
     path = scene.driver.service(node, *FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection, connection:
-        connection.execute(SCHEMA)
-        row = (scene.config, time.time() - 3600)
-        connection.execute("INSERT OR IGNORE INTO config_state (config_key, last_training_time) VALUES (?, ?)", row)
-        query = f"UPDATE config_state SET {column} = ? WHERE config_key = ? AND {column} IS NOT ?"
-        changed = connection.execute(query, (value, scene.config, value)).rowcount
+    # SQLite resolves links by name, so it would leave the node's file system for the machine's: change a copy.
+    with tempfile.TemporaryDirectory(prefix="ringrift-lab-") as aside:
+        copy = os.path.join(aside, path.name)
+        if path.is_file():
+            shutil.copyfile(path, copy)
+        changed = _set(copy, scene.config, column, value)
+        staged = path.with_name(path.name + ".new")
+        shutil.copyfile(copy, staged)
+        os.replace(staged, path)
     if mending and not changed:
         raise LabError(f"{column} of {scene.config} is {value!r} already on {node.name}.")
     return node.name
+
+
+def _set(path: str, config: str, column: str, value: Any) -> bool:
+    """Set a column of a config's row; whether it had another value."""
+    with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection, connection:
+        connection.execute(SCHEMA)
+        row = (config, time.time() - 3600)
+        connection.execute("INSERT OR IGNORE INTO config_state (config_key, last_training_time) VALUES (?, ?)", row)
+        query = f"UPDATE config_state SET {column} = ? WHERE config_key = ? AND {column} IS NOT ?"
+        return connection.execute(query, (value, config, value)).rowcount > 0

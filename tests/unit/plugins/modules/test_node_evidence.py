@@ -13,6 +13,7 @@ import time
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ringrift.recovery.plugins.module_utils._node_evidence import COORDINATOR, PROBES, TRAINING_NODE
 from ansible_collections.ringrift.recovery.plugins.modules import node_evidence
@@ -81,8 +82,16 @@ def test_again_and_in_check_mode_it_sees_the_same_and_changes_nothing(run, seede
     assert files() == before
 
 
-def test_documentation_and_argument_spec_agree(run, seeded, tmp_path):
-    given = run(probes=["host"])["invocation"]["module_args"]
+def test_documentation_and_argument_spec_agree(run, monkeypatch):
+    given = {}
+
+    class Seen(AnsibleModule):
+        def __init__(self, **options):
+            super().__init__(**options)
+            given.update(self.params)
+
+    monkeypatch.setattr(node_evidence, "AnsibleModule", Seen)
+    run(probes=["host"])
     documented = {name: option.get("default") for name, option in OPTIONS.items()}
     own = {"config", "service_path", "within", "probes"}
     assert {name: given[name] for name in documented.keys() - own} == {
@@ -169,6 +178,7 @@ def test_the_program_ends_although_a_probe_hangs(root, seeded):
     script = f"""
 import json, sys, time
 sys.path[:0] = [{str(root / "playbooks/collections")!r}]
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ringrift.recovery.plugins.module_utils import _node_evidence
 from ansible_collections.ringrift.recovery.plugins.modules import node_evidence
