@@ -174,7 +174,7 @@ SCENARIOS = (
 )  # fmt: skip
 
 # What `make test` plays: of every kind one, and those that lie closest together.
-FEW = ("healthy", "wedged at 100 %", "lock of a dead holder", "host memory", "data and checkpoint", "kill and events")
+FEW = ("healthy", "kill and events")
 
 
 def named(name: str) -> Scenario:

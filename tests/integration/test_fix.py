@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tests.integration.harness import Lab
 
 pytestmark = pytest.mark.lab
+LONG = pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make soak")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,8 @@ def test_a_cause_without_a_quick_fix_is_refused(locked):
     assert set(play.changed.values()) == {0}
 
 
+@pytest.mark.soak
+@LONG
 def test_out_of_memory_is_restarted_with_half_the_batch(lab):
     lab.fresh()
     lab("break", "oom")
@@ -79,6 +83,8 @@ def test_out_of_memory_is_restarted_with_half_the_batch(lab):
     lab.wait_for_trainer()
 
 
+@pytest.mark.soak
+@LONG
 def test_nothing_is_fixed_where_training_moves(lab):
     play = lab.play("fix")
     assert play.rc == 0, play.output
