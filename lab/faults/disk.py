@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-
-from lab.errors import LabError
+from lab.faults import _small_disk
 from lab.faults._scene import Scene
 
 FILLER = ".filler"
@@ -17,15 +13,9 @@ FILLER = ".filler"
 
 def apply(scene: Scene) -> str:
     node = scene.training_node()
-    folder = scene.driver.service(node, "checkpoints")
-    if not folder.is_dir():
-        raise LabError(f"{node.name} has no directory checkpoints to fill.")
-    inside = os.path.join(node.service, "checkpoints")
-    with tempfile.TemporaryDirectory(prefix="ringrift-lab-", dir=scene.instance.directory) as aside:
-        shutil.copytree(folder, aside, dirs_exist_ok=True)
-        needed = sum(entry.stat().st_size + 4096 for entry in os.scandir(aside) if entry.is_file())
-        scene.driver.mount_small(node, inside, needed + (1 << 20))
-        shutil.copytree(aside, folder, dirs_exist_ok=True)
+    folder = _small_disk.move(
+        scene, lambda files: (sum(entry.stat().st_size + 4096 for entry in files if entry.is_file()) + (1 << 20), None)
+    )
     fill(str(folder / FILLER))
     return f"the disk of checkpoints on {node.name} is full"
 
@@ -42,6 +32,5 @@ def fill(path: str) -> None:
 
 
 def mend(scene: Scene) -> str:
-    node = scene.training_node()
-    scene.driver.unmount(node, os.path.join(node.service, "checkpoints"))
-    return f"the disk of checkpoints on {node.name} has room again; what was written while it was full is gone"
+    name = _small_disk.unmount(scene)
+    return f"the disk of checkpoints on {name} has room again; what was written while it was full is gone"

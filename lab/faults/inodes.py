@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
-import tempfile
 
 from lab.errors import LabError
+from lab.faults import _small_disk
 from lab.faults._scene import Scene
 
 SIZE = 64 << 30
@@ -19,15 +17,7 @@ SPARE = 64
 
 def apply(scene: Scene) -> str:
     node = scene.training_node()
-    folder = scene.driver.service(node, "checkpoints")
-    if not folder.is_dir():
-        raise LabError(f"{node.name} has no directory checkpoints to fill.")
-    inside = os.path.join(node.service, "checkpoints")
-    with tempfile.TemporaryDirectory(prefix="ringrift-lab-", dir=scene.instance.directory) as aside:
-        shutil.copytree(folder, aside, dirs_exist_ok=True)
-        scene.driver.mount_small(node, inside, SIZE, len(os.listdir(aside)) + SPARE)
-        shutil.copytree(aside, folder, dirs_exist_ok=True)
-    made = fill(folder)
+    made = fill(_small_disk.move(scene, lambda files: (SIZE, len(files) + SPARE)))
     return f"the disk of checkpoints on {node.name} has no free inode ({made} empty files)"
 
 
@@ -42,6 +32,5 @@ def fill(folder: pathlib.Path) -> int:
 
 
 def mend(scene: Scene) -> str:
-    node = scene.training_node()
-    scene.driver.unmount(node, os.path.join(node.service, "checkpoints"))
-    return f"the disk of checkpoints on {node.name} has inodes again; what was written meanwhile is gone"
+    name = _small_disk.unmount(scene)
+    return f"the disk of checkpoints on {name} has inodes again; what was written meanwhile is gone"

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils import color
 from ansible.utils.display import Display
 from ansible_collections.ringrift.recovery.plugins.module_utils._report_table import diagnosis_table
+from ansible_collections.ringrift.recovery.plugins.plugin_utils._callback import is_for_people
 
 display = Display()
 
-# Whoever reads these reads the result, and a line of text would spoil their format.
-MACHINE_CALLBACKS = ("json", "jsonl", "xml", "junit")
 # What Display says where there is no terminal.
 NO_TERMINAL = 79
 
@@ -36,7 +34,7 @@ class ActionModule(ActionBase):
         # A worker has no terminal itself; what its parent saw of one is in these two.
         width = None if display.columns == NO_TERMINAL else display.columns
         lines = diagnosis_table(verdict, width=width, colour=False)
-        if C.DEFAULT_STDOUT_CALLBACK.rpartition(".")[2] not in MACHINE_CALLBACKS:
+        if is_for_people():
             shown = diagnosis_table(verdict, width=width, colour=True) if color.ANSIBLE_COLOR else lines
             display.display("\n".join(shown))
         result.update(changed=False, lines=lines)

@@ -30,13 +30,12 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._watch import (
     quiet_line,
     unseen_line,
 )
+from ansible_collections.ringrift.recovery.plugins.plugin_utils._callback import is_for_people
 
 display = Display()
 
 PROGRESS_MODULE = "ringrift.recovery.training_progress"
 GPU_MODULE = "ringrift.recovery.gpu_status"
-# Whoever reads these reads the result, and a line of text would spoil their format.
-MACHINE_CALLBACKS = ("json", "jsonl", "xml", "junit")
 # Seconds from one look at the GPUs to the next, and what the tool and the way there may take.
 GPU_EVERY = 15.0
 GPU_TOOL_TIMEOUT = 5.0
@@ -180,7 +179,7 @@ class ActionModule(ActionBase):
         name = str(self._task_vars.get("inventory_hostname") or "")
         said = f"{name:{max([len(name), *(len(str(host)) for host in hosts)])}}  {said}"
         self._lines = [*self._lines, said][-LINES_KEPT:]
-        if not self._task.no_log and C.DEFAULT_STDOUT_CALLBACK.rpartition(".")[2] not in MACHINE_CALLBACKS:
+        if not self._task.no_log and is_for_people():
             # The colour is dropped where there is no terminal.
             display.display(said, color=colour)
 

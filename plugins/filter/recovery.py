@@ -75,13 +75,6 @@ def fail_on(value: Mapping[str, Any], level: str = "critical") -> List[str]:
     return told + (["too little could be seen"] if counted and value["stalled"] is None else [])
 
 
-def verdict_lines(value: Mapping[str, Any]) -> List[str]:
-    """Render a verdict."""
-    if not isinstance(value, Mapping) or "findings" not in value:
-        raise AnsibleFilterError("ringrift.recovery.verdict_lines needs what ringrift.recovery.verdict returns.")
-    return _report.verdict_lines(value)
-
-
 def run_report(nodes: Mapping[str, Any], **about: Any) -> Dict[str, Any]:
     """Collect what a run did from the variables of its nodes."""
     if not isinstance(nodes, Mapping):
@@ -121,7 +114,6 @@ class FilterModule:
             "saved_evidence": saved_evidence,
             "diagnosis_brief": diagnosis_brief,
             "fail_on": fail_on,
-            "verdict_lines": verdict_lines,
             "run_report": run_report,
             "report_lines": report_lines,
             "gpu_memory_fit": gpu_memory_fit,

@@ -12,15 +12,12 @@ speaks of training. So the last two ways are refused while there is one. This ut
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -387,7 +384,7 @@ def _is_loaded(unit: str) -> bool:
 
     :raises RecoveryError: there is no systemd to be asked
     """
-    output = _systemd._call(["show", "--property=LoadState", "--", unit], _systemd.TIMEOUT)
+    output = _systemd.call(["show", "--property=LoadState", "--", unit], _systemd.TIMEOUT)
     return output.strip() == "LoadState=loaded"
 
 
@@ -427,7 +424,7 @@ def _go(plan: Plan, request: RestartRequest, end: float) -> Attempt:
         try:
             # Not waited for: what comes of it is seen from outside.
             arguments = ["restart", "--no-block", "--no-ask-password", "--", *plan.units]
-            _systemd._call(arguments, _systemd.TIMEOUT)
+            _systemd.call(arguments, _systemd.TIMEOUT)
         except RecoveryError as exc:
             # A systemd that gave no answer may have begun.
             return Attempt(UNIT, False, str(exc), plan.what, acted="no answer" in str(exc))
@@ -436,36 +433,20 @@ def _go(plan: Plan, request: RestartRequest, end: float) -> Attempt:
 
 
 def _post(plan: Plan, request: RestartRequest) -> Attempt:
-    headers = {"Accept": "application/json", "User-Agent": "ringrift.recovery", "Content-Type": "application/json"}
-    if request.token:
-        headers["Authorization"] = f"Bearer {request.token}"
-    if request.admin_token:
-        headers["X-Admin-Token"] = request.admin_token
-    box: List[Tuple[Optional[int], Any]] = []
-    url = _http.check_url(request.p2p_url) + ADMIN
-    asked = urllib.request.Request(url, data=b"", headers=headers, method="POST")
-    thread = threading.Thread(target=_exchange, args=(asked, box), daemon=True)
-    thread.start()
-    thread.join(EACH)
-    status, body = box[0] if box else (None, f"no whole answer within {EACH:g} s")
-    told = body if isinstance(body, dict) else {}
-    if status == 200 and told.get("success") is not False:
+    base = _http.check_url(request.p2p_url)
+    headers = {"X-Admin-Token": request.admin_token} if request.admin_token else {}
+    asked = [_http.Request("restart", "POST", ADMIN)]
+    (answer,) = _http.send(base, asked, request.token, timeout=EACH, deadline=EACH, headers=headers)
+    told = answer.body if isinstance(answer.body, dict) else {}
+    if answer.status == 200 and told.get("success") is not False:
         return Attempt(HTTP, True, None, plan.what)
-    said = told.get("error") or told.get("message") or body
+    said = told.get("error") or told.get("message") or answer.error or answer.body
     words = _clean(said, 200) if isinstance(said, str) else "it gave no reason"
-    if status in (401, 403):
+    if answer.status in (401, 403):
         words += "; give token, and admin_token where the orchestrator has one"
     # Without an answer it may have begun.
-    return Attempt(HTTP, False, f"POST {url} answered {status or 'nothing'}: {words}", plan.what, acted=status is None)
-
-
-def _exchange(request: urllib.request.Request, box: List[Tuple[Optional[int], Any]]) -> None:
-    try:
-        with _http._opener().open(request, timeout=EACH) as response:
-            box.append((response.status, _http.decode(response.read(_http.BODY_LIMIT))))
-    # As for every other request: a hostile answer must not end this.
-    except (OSError, http.client.HTTPException, ValueError, RuntimeError, MemoryError) as exc:
-        box.append((None, _http.explain(exc, EACH)))
+    how = f"POST {base}{ADMIN} answered {answer.status or 'nothing'}: {words}"
+    return Attempt(HTTP, False, how, plan.what, acted=answer.status is None)
 
 
 def _prove(
@@ -554,7 +535,7 @@ def _program(argv: Sequence[str]) -> Optional[str]:
     """Which program of the service a command line runs; None when none."""
     if not argv or not _training_process.PYTHON.match(os.path.basename(argv[0])):
         return None
-    module, script, _rest = _training_process._python_target(argv[1:])
+    module, script, _rest = _training_process.python_target(argv[1:])
     name = f"{module.rpartition('.')[2]}.py" if module else os.path.basename(script or "")
     return name if name in PROGRAMS else None
 

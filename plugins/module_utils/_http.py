@@ -19,7 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
@@ -141,6 +141,7 @@ def send(
     timeout: float = 5.0,
     deadline: float = 30.0,
     dry_run: bool = False,
+    headers: Optional[Mapping[str, str]] = None,
 ) -> Tuple[Answer, ...]:
     """Send the requests in their order and return one answer for each.
 
@@ -148,13 +149,19 @@ def send(
 
     :param timeout: seconds for one request, from connecting to the last byte
     :param deadline: seconds for all of them; what has not begun by then is not sent
-    :raises RecoveryError: the URL or the token cannot be used
+    :param headers: sent with each of them, besides the usual ones
+    :raises RecoveryError: the URL, the token or a header cannot be used
     """
     base = check_url(url)
     if token and _TOKEN.match(token) is None:
         raise RecoveryError(
             "The token has characters that no HTTP header takes; look for a space or a line break in it."
         )
+    for name, value in (headers or {}).items():
+        if _TOKEN.match(value) is None:
+            raise RecoveryError(
+                f"The header {name} has characters that no HTTP header takes; look for a line break in it."
+            )
     if timeout <= 0 or deadline <= 0:
         raise RecoveryError(f"The timeout is {timeout} s and the deadline {deadline} s; both must be above 0.")
     end = time.monotonic() + deadline
@@ -168,7 +175,7 @@ def send(
             late = f"not sent: the deadline of {deadline:g} s had passed"
             answers.extend(Answer(request.name, request.method, request.path, error=late) for request in group)
             continue
-        answers.extend(_send_group(base, group, token, limit))
+        answers.extend(_send_group(base, group, token, limit, headers or {}))
     return tuple(answers)
 
 
@@ -183,12 +190,14 @@ def _groups(requests: Sequence[Request]) -> Iterable[Tuple[Request, ...]]:
         yield tuple(group)
 
 
-def _send_group(base: str, group: Sequence[Request], token: Optional[str], limit: float) -> List[Answer]:
+def _send_group(
+    base: str, group: Sequence[Request], token: Optional[str], limit: float, headers: Mapping[str, str]
+) -> List[Answer]:
     # A thread can be left behind at its deadline; a socket timeout alone never ends a server that drips bytes.
     started = time.monotonic()
     boxes: List[List[Answer]] = [[] for request in group]
     threads = [
-        threading.Thread(target=_exchange, args=(base, request, token, limit, box), daemon=True)
+        threading.Thread(target=_exchange, args=(base, request, token, limit, headers, box), daemon=True)
         for request, box in zip(group, boxes)
     ]
     for thread in threads:
@@ -201,13 +210,15 @@ def _send_group(base: str, group: Sequence[Request], token: Optional[str], limit
     return answers
 
 
-def _exchange(base: str, request: Request, token: Optional[str], limit: float, box: List[Answer]) -> None:
+def _exchange(
+    base: str, request: Request, token: Optional[str], limit: float, headers: Mapping[str, str], box: List[Answer]
+) -> None:
     started = time.monotonic()
     status: Optional[int] = None
     body: Any = None
     error: Optional[str] = None
     try:
-        with _opener().open(_prepare(base, request, token), timeout=limit) as response:
+        with _opener().open(_prepare(base, request, token, headers), timeout=limit) as response:
             status = response.status
             raw = response.read(BODY_LIMIT + 1)
             broken = len(raw) <= BODY_LIMIT and response.length not in (None, 0)
@@ -224,8 +235,8 @@ def _exchange(base: str, request: Request, token: Optional[str], limit: float, b
     box.append(Answer(request.name, request.method, request.path, status, body, error, seconds))
 
 
-def _prepare(base: str, request: Request, token: Optional[str]) -> urllib.request.Request:
-    headers = {"Accept": "application/json", "User-Agent": "ringrift.recovery"}
+def _prepare(base: str, request: Request, token: Optional[str], more: Mapping[str, str]) -> urllib.request.Request:
+    headers = {"Accept": "application/json", "User-Agent": "ringrift.recovery", **more}
     data = None
     if request.body is not None or not request.safe:
         data = b"" if request.body is None else json.dumps(request.body).encode("utf-8")

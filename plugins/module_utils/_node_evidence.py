@@ -262,7 +262,7 @@ class _Look:
             return None
         from ansible_collections.ringrift.recovery.plugins.module_utils import _training_progress
 
-        return next(filter(None, map(_training_progress._coordination_dir_of, trainers)), None)
+        return next(filter(None, map(_training_progress.coordination_dir_of, trainers)), None)
 
     def _read_log(self) -> TrainingLog:
         from ansible_collections.ringrift.recovery.plugins.module_utils import _training_log

@@ -1,44 +1,11 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Verdicts and runs in words that a tired person can act on. This util is private to the collection."""
+"""What a run did, in words that a tired person can act on. This util is private to the collection."""
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Tuple
-
-HEADLINE = {
-    True: "{config}: training is STALLED",
-    False: "{config}: training is not stalled",
-    None: "{config}: UNKNOWN, too little could be seen; this does not count as healthy",
-}
-
-
-def verdict_lines(verdict: Mapping[str, Any]) -> List[str]:
-    """Render what the filter ``verdict`` returns: headline, a line per finding, its facts, the next command last."""
-    lines = [HEADLINE[verdict["stalled"]].format(config=verdict["config"])]
-    for finding in verdict["findings"]:
-        where = f" on {finding['host']}" if finding["host"] else ""
-        lines.append(f"{finding['severity'].upper():8} {finding['cause']}{where}: {finding['summary']}")
-        lines.extend(f"         - {fact}" for fact in finding["evidence"])
-        if finding["fix"]:
-            lines.append(f"         fix: ansible-playbook {finding['fix']}")
-    for entry in verdict["unknown"]:
-        # A node that shows nothing at all is a finding above.
-        if entry["probe"] != "all":
-            lines.append(f"NOT SEEN {entry['probe']} on {entry['host']}: {entry['reason']}")
-    command = next_command(verdict)
-    if command:
-        lines.append(f"next: {command}")
-    return lines
-
-
-def next_command(verdict: Mapping[str, Any]) -> str:
-    """The one command to type next, or an empty string where there is nothing to do."""
-    if verdict["stalled"] is False:
-        return ""
-    return f"ansible-playbook full_recovery.yml -e config={verdict['config']} --check --diff"
-
 
 # What a run's report takes from each step: the variable that the step registered, and the keys that matter in it.
 NODE_STEPS = {

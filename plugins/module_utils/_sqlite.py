@@ -68,6 +68,18 @@ def connect(path: str, options: str, end: float, busy: float) -> sqlite3.Connect
     return connection
 
 
+def explain(path: str, exc: sqlite3.Error, timeout: float, end: float, busy: float) -> str:
+    """What an error of SQLite means for a file, and what to do."""
+    text = str(exc)
+    if "interrupted" in text or time.monotonic() > end:
+        return f"{path} gave no answer within {timeout:g} s. Give it more time, or see who holds it."
+    if "locked" in text or "busy" in text:
+        return f"{path} is locked by another process for more than {busy:g} s. See who holds it."
+    if "malformed" in text or "not a database" in text or "corrupt" in text or "encrypted" in text:
+        return f"{path} is damaged: {text}. Stop the service, move the file away, and let the service make a new one."
+    return f"{path} cannot be read: {text}. Check that this user may read it and its directory."
+
+
 def _size(path: str) -> Optional[int]:
     try:
         return os.stat(path).st_size

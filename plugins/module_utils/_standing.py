@@ -29,7 +29,8 @@ STALL_AFTER = 1800.0
 PATIENCE = 4.0
 STOPPED = ("T", "t")
 BLOCKED = "D"
-GPU_OF_NO_USE = ("wedged", "sick", "lost")
+# What is not known of the GPU may be what holds the trainer up.
+GPU_OF_NO_USE = ("wedged", "sick", "lost", "unknown")
 
 _EVALUATION = re.compile(r"\b(?:evaluat|validat)(?:ing|ion|e)\b", re.I)
 
@@ -64,6 +65,8 @@ def _still_busy(node: Mapping[str, Any], trainers: Tuple[Mapping[str, Any], ...]
     """Why a trainer without progress is not stalled; None where it is."""
     states = [trainer.get("state") for trainer in trainers] + [entry.get("state") for entry in processes(node)]
     if any(state in (*STOPPED, BLOCKED) for state in states) or part(node, "gpu").get("verdict") in GPU_OF_NO_USE:
+        return None
+    if "gpu" in part(node, "errors"):
         return None
     if not any(entry.get("moving") is True for entry in processes(node)):
         return None

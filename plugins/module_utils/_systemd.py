@@ -70,7 +70,7 @@ def find_units(
 def stop_unit(unit: str, pids: Collection[int], timeout: float = TIMEOUT) -> UnitStop:
     """Have systemd stop a service. It is not waited for: who is still there is seen by the processes."""
     try:
-        _call(["stop", "--no-block", "--no-ask-password", "--", unit], timeout)
+        call(["stop", "--no-block", "--no-ask-password", "--", unit], timeout)
     except RecoveryError as exc:
         return UnitStop(unit, sorted(pids), str(exc))
     return UnitStop(unit, sorted(pids))
@@ -79,7 +79,7 @@ def stop_unit(unit: str, pids: Collection[int], timeout: float = TIMEOUT) -> Uni
 def main_pid(unit: str, timeout: float = TIMEOUT) -> Optional[int]:
     """The main process of a service; None when systemd does not say."""
     try:
-        output = _call(["show", "--property=MainPID", "--", unit], timeout)
+        output = call(["show", "--property=MainPID", "--", unit], timeout)
     except RecoveryError:
         return None
     name, _, value = output.strip().partition("=")
@@ -94,7 +94,7 @@ def _may_be_stopped(group: _cgroup.Group) -> bool:
     return not any(fnmatch.fnmatchcase(unit, f"{pattern}.service") for pattern in NEVER)
 
 
-def _call(arguments: List[str], timeout: float) -> str:
+def call(arguments: List[str], timeout: float) -> str:
     """What systemctl writes.
 
     :raises RecoveryError: there is none, it failed, or it gave no answer in time

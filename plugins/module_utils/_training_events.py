@@ -23,7 +23,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import WARNING, Problem, as_dicts
-from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import connect, fingerprint, how_to_open
+from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import (
+    connect,
+    explain,
+    fingerprint,
+    how_to_open,
+)
 
 DATABASE = "events.db"
 FOLDER = "ringrift_coordination"
@@ -247,7 +252,7 @@ def read_events(
     try:
         rows, last, problems = _rows(found, end)
     except sqlite3.Error as exc:
-        raise RecoveryError(_explain(found, exc, timeout, end)) from exc
+        raise RecoveryError(explain(found, exc, timeout, end, BUSY)) from exc
     except OSError as exc:
         raise RecoveryError(
             f"Could not read {found}: {exc.strerror or exc}. This runs as uid {os.geteuid()}; "
@@ -301,17 +306,6 @@ def _query(path: str, options: str, end: float) -> Tuple[List[Tuple[Any, ...]], 
         return rows, last if isinstance(last, int) else None
     finally:
         connection.close()
-
-
-def _explain(path: str, exc: sqlite3.Error, timeout: float, end: float) -> str:
-    text = str(exc)
-    if "interrupted" in text or time.monotonic() > end:
-        return f"{path} gave no answer within {timeout:g} s. Give it more time, or see who holds it."
-    if "locked" in text or "busy" in text:
-        return f"{path} is locked by another process for more than {BUSY:g} s. See who holds it."
-    if "malformed" in text or "not a database" in text or "corrupt" in text or "encrypted" in text:
-        return f"{path} is damaged: {text}. Stop the service, move the file away, and let the service make a new one."
-    return f"{path} cannot be read: {text}. Check that this user may read it and its directory."
 
 
 def _event(row: Tuple[Any, ...], config: TrainingConfig) -> Tuple[Optional[Event], bool]:

@@ -326,7 +326,7 @@ def _program(argv: Sequence[str]) -> Optional[Program]:
         return _launched(argv[1:])
     if not PYTHON.match(name):
         return None
-    module, script, rest = _python_target(argv[1:])
+    module, script, rest = python_target(argv[1:])
     base = os.path.basename(script or "")
     if module in LAUNCHER_MODULES or base in LAUNCHER_PROGRAMS:
         return _launched(rest)
@@ -355,7 +355,7 @@ def _wrapped(words: Sequence[str], valued: Collection[str], operands: int) -> Se
     return words[at + operands :]
 
 
-def _python_target(arguments: Sequence[str]) -> Tuple[Optional[str], Optional[str], Sequence[str]]:
+def python_target(arguments: Sequence[str]) -> Tuple[Optional[str], Optional[str], Sequence[str]]:
     """The module or the script that an interpreter is told to run, and the arguments of that."""
     at = 0
     while at < len(arguments):

@@ -281,7 +281,7 @@ class _View:
             self._add("duplicate_trainers", f"{len(self.trainers)} trainers of {self.config.name} run here: {pids}.")
 
     def see_events(self, coordination_dir: Optional[str]) -> None:
-        folder = coordination_dir or next(filter(None, map(_coordination_dir_of, self.trainers)), None)
+        folder = coordination_dir or next(filter(None, map(coordination_dir_of, self.trainers)), None)
         try:
             self.events = read_events(self.config, coordination_dir=folder, hostname=_proc.hostname())
         except RecoveryError as exc:
@@ -622,7 +622,7 @@ def _appends(pid: int, descriptor: int) -> bool:
     return match is None or bool(int(match.group(1), 8) & os.O_APPEND)
 
 
-def _coordination_dir_of(trainer: TrainingProcess) -> Optional[str]:
+def coordination_dir_of(trainer: TrainingProcess) -> Optional[str]:
     """Where a trainer writes its events, by its own environment; None where that cannot be read."""
     stat_now = _proc.read_stat(trainer.pid)
     # In uninterruptible sleep a process may keep its environment locked, and whoever reads it waits with it.

@@ -19,7 +19,12 @@ from typing import Any, Dict, List, Optional, Tuple
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import WARNING, Problem, as_dicts
-from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import connect, fingerprint, how_to_open
+from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import (
+    connect,
+    explain,
+    fingerprint,
+    how_to_open,
+)
 
 DATABASE = os.path.join("data", "coordination", "training_trigger_state.db")
 TABLE = "config_state"
@@ -78,7 +83,7 @@ def read(config: TrainingConfig, service_path: str, timeout: float = TIMEOUT) ->
     try:
         values, problems = _look(path, config, end)
     except sqlite3.Error as exc:
-        raise RecoveryError(_explain(path, exc, timeout, end)) from exc
+        raise RecoveryError(explain(path, exc, timeout, end, BUSY)) from exc
     except OSError as exc:
         raise RecoveryError(
             f"Could not read {path}: {exc.strerror or exc}. This runs as uid {os.geteuid()}; "
@@ -165,14 +170,3 @@ def _text(value: Any) -> Optional[str]:
 def _moment(value: Any) -> Optional[float]:
     whole = isinstance(value, (int, float)) and math.isfinite(value) and 0 < value < 1e11
     return float(value) if whole else None
-
-
-def _explain(path: str, exc: sqlite3.Error, timeout: float, end: float) -> str:
-    text = str(exc)
-    if "interrupted" in text or time.monotonic() > end:
-        return f"{path} gave no answer within {timeout:g} s. Give it more time, or see who holds it."
-    if "locked" in text or "busy" in text:
-        return f"{path} is locked by another process for more than {BUSY:g} s. See who holds it."
-    if "malformed" in text or "not a database" in text or "corrupt" in text or "encrypted" in text:
-        return f"{path} is damaged: {text}. Stop the service, move the file away, and let the service make a new one."
-    return f"{path} cannot be read: {text}. Check that this user may read it and its directory."

@@ -44,6 +44,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_coordin
     game_findings,
     job_nodes,
     orchestrator_findings,
+    orchestrator_gap,
     wiring_findings,
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._verdict_gpu import gpu_findings
@@ -300,6 +301,9 @@ class _Case:
         return SEVERITIES.index(entry.severity), place, CONFIDENCES.index(entry.confidence), entry.host or ""
 
     def _gaps(self) -> Iterator[Dict[str, str]]:
+        reason = orchestrator_gap(self.p2p)
+        if reason is not None:
+            yield {"host": self.leader or "coordinator", "probe": "p2p", "reason": reason}
         everyone = dict(self.hosts)
         if self.leader is not None and self.leader_node is not None:
             everyone.setdefault(self.leader, self.leader_node)

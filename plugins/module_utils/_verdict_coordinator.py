@@ -44,6 +44,14 @@ def job_nodes(p2p: Any) -> list:
     return [str(job["node"]) for job in rows(part(p2p).get("active")) if text(job.get("node"))]
 
 
+def orchestrator_gap(p2p: Any) -> Optional[str]:
+    """Why what an orchestrator that answers knows of jobs is not known here; None where it is."""
+    seen = part(p2p)
+    if not seen.get("reachable") or (seen.get("profile") != "unknown" and seen.get("complete") is not False):
+        return None
+    return str(seen.get("reason") or seen.get("msg") or "its answers were not understood")
+
+
 def wiring_findings(config: str, host: str, node: Mapping[str, Any], running: Optional[bool]) -> Iterator[Finding]:
     """Events that nobody hears, daemons that are down, and triggers that are held back."""
     wiring, daemons, triggers = part(node, "wiring"), part(node, "daemons"), part(node, "triggers")

@@ -197,10 +197,15 @@ def probe_gaps(host: str, node: Mapping[str, Any]) -> Iterator[Mapping[str, str]
     progress = part(node, "progress")
     if progress.get("verdict") == "unknown":
         yield {"host": host, "probe": "progress", "reason": str(progress.get("reason"))}
-    for probe in ("wiring", "daemons"):
+    for probe in ("wiring", "daemons", "gpu"):
         seen = part(node, probe)
         if seen and (seen.get("reachable") is False or seen.get("verdict") == "unknown"):
-            yield {"host": host, "probe": probe, "reason": str(seen.get("reason") or "no answer")}
+            said = [str(problem.get("message")) for problem in rows(seen.get("problems"))]
+            yield {"host": host, "probe": probe, "reason": str(seen.get("reason") or "; ".join(said) or "no answer")}
+    for checkpoint in rows(node.get("checkpoints")):
+        if checkpoint.get("valid") is None:
+            said = [str(problem.get("message")) for problem in rows(checkpoint.get("problems"))]
+            yield {"host": host, "probe": "checkpoints", "reason": "; ".join(said) or str(checkpoint.get("path"))}
     for entry in rows(node.get("unseen")):
         reason = ". ".join(texts([entry.get("what"), entry.get("hint")]))
         yield {"host": host, "probe": str(entry.get("probe")), "reason": reason}

@@ -10,10 +10,12 @@ from ansible_collections.ringrift.recovery.plugins.filter import recovery
 FILTERS = recovery.FilterModule().filters()
 
 
-def test_verdict_and_its_lines_fit_together():
+def test_nothing_seen_is_unknown():
     verdict = FILTERS["verdict"]({"config": "hex8_2p", "hosts": {}, "coordinator": {}})
     assert verdict["stalled"] is None
-    assert FILTERS["verdict_lines"](verdict)[0].startswith("hex8_2p: UNKNOWN")
+    assert verdict["headline"].startswith("hex8_2p: UNKNOWN")
+    assert FILTERS["fail_on"](verdict, "critical") == ["too little could be seen"]
+    assert FILTERS["fail_on"](verdict, "never") == []
 
 
 def test_report_and_its_lines_fit_together():

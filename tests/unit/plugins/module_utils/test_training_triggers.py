@@ -179,7 +179,7 @@ def test_a_view_without_an_end_costs_its_timeout(database, tmp_path):
 
 @given(
     running=st.none() | st.integers(-5, 5) | st.text(max_size=5) | st.binary(max_size=5) | st.floats(),
-    intensity=st.none() | st.integers() | st.text(max_size=100) | st.binary(max_size=50) | st.just("PAUSED "),
+    intensity=st.none() | st.integers(-5, 5) | st.text(max_size=100) | st.binary(max_size=50) | st.just("PAUSED "),
     moment=st.none() | st.floats() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5),
     failures=st.none() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5) | st.floats(),
 )

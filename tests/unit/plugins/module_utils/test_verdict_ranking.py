@@ -125,6 +125,9 @@ def test_only_the_kill_of_a_trainer_since_its_start_counts(event, started, found
         (stalled(age=100, this_run=False), {}, True),
         (stalled("T", 100, False), {"processes": watched(True)}, True),
         (stalled(age=100, this_run=False), {"processes": watched(True), "gpu": {"verdict": "wedged"}}, True),
+        # A GPU of which nothing is known may be what holds it up.
+        (stalled(age=100, this_run=False), {"processes": watched(True), "gpu": {"verdict": "unknown"}}, True),
+        (stalled(age=100, this_run=False), {"processes": watched(True), "errors": {"gpu": "no answer"}}, True),
         # An evaluation, which the log's last line tells of.
         (stalled(), {"processes": watched(True), "log": {"lines": ["INFO:x:Evaluating on 4000 games"]}}, False),
         (stalled(), {"processes": watched(True), "log": {"lines": ["INFO:x:Evaluating", "INFO:x:Epoch 4"]}}, True),
@@ -271,3 +274,24 @@ def test_garbage_in_saved_evidence_is_never_healthy_and_never_a_crash(hosts, coo
     assert {row["name"] for row in shown["nodes"]} >= set(hosts)
     if not any(isinstance(one, dict) and "progress" in one for one in hosts.values()):
         assert result.stalled is not False
+
+
+@pytest.mark.parametrize(
+    ("probes", "probe"),
+    [
+        ({"checkpoints": [{"path": "c.pth", "valid": None, "problems": [{"message": "denied"}]}]}, "checkpoints"),
+        ({"gpu": {"verdict": "unknown", "problems": [{"message": "garbage"}]}}, "gpu"),
+        ({"wiring": {"verdict": "unknown", "reason": "404"}}, "wiring"),
+        ({"daemons": {"reachable": False, "reason": "refused"}}, "daemons"),
+    ],
+)
+def test_what_could_not_be_told_is_listed(probes, probe):
+    assert [gap["probe"] for gap in judge({"a": node(progress=MOVING, **probes)}).unknown] == [probe]
+
+
+@pytest.mark.parametrize(
+    "p2p", [{**P2P, "profile": "unknown", "reason": "404"}, {**P2P, "complete": False, "reason": "500"}]
+)
+def test_an_orchestrator_that_was_not_understood_is_listed(p2p):
+    gaps = judge({"a": node(progress=MOVING)}, p2p).unknown
+    assert [(gap["host"], gap["probe"], gap["reason"]) for gap in gaps] == [("c", "p2p", p2p["reason"])]

@@ -1,0 +1,37 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put the checkpoints of a node on a small disk of their own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Callable, List, Optional, Tuple
+
+from lab.errors import LabError
+from lab.faults._scene import Scene
+
+Limits = Tuple[int, Optional[int]]
+
+
+def move(scene: Scene, limits: Callable[[List[os.DirEntry]], Limits]) -> pathlib.Path:
+    """The folder of the checkpoints, on a disk of as many bytes and inodes as ``limits`` gives for their files."""
+    node = scene.training_node()
+    folder = scene.driver.service(node, "checkpoints")
+    if not folder.is_dir():
+        raise LabError(f"{node.name} has no directory checkpoints to fill.")
+    with tempfile.TemporaryDirectory(prefix="ringrift-lab-", dir=scene.instance.directory) as aside:
+        shutil.copytree(folder, aside, dirs_exist_ok=True)
+        scene.driver.mount_small(node, os.path.join(node.service, "checkpoints"), *limits(list(os.scandir(aside))))
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+    return folder
+
+
+def unmount(scene: Scene) -> str:
+    """Take the disk away again; the name of the node."""
+    node = scene.training_node()
+    scene.driver.unmount(node, os.path.join(node.service, "checkpoints"))
+    return node.name
