@@ -56,9 +56,7 @@ def service_env(instance: Instance, driver: Driver, node: Node) -> Dict[str, str
     env["RINGRIFT_P2P_PORT"] = str(node.p2p_port)
     env["RINGRIFT_HEALTH_PORT"] = str(node.health_port)
     env["LAB_API"] = instance.api
-    # A checkpoint every epoch, and no end before the last one: whoever breaks the training decides when it ends.
     env["LAB_CHECKPOINT_INTERVAL"] = "1"
-    env["LAB_EARLY_STOPPING_PATIENCE"] = "0"
     if not node.trains:
         env["RINGRIFT_IS_COORDINATOR"] = "true"
     if instance.driver == "local":

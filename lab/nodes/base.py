@@ -122,6 +122,8 @@ class Driver(abc.ABC):
             "RINGRIFT_COORDINATION_DIR": self.coordination_dir(node),
             "RINGRIFT_NODE_ID": node.name,
             "RINGRIFT_LAB": str(self.instance.directory),
+            # No end before the last epoch, whoever starts a trainer: who breaks the training decides when it ends.
+            "LAB_EARLY_STOPPING_PATIENCE": "0",
         }
 
     def detach(self, enter: Sequence[str], node: Node, argv: Sequence[str], env: Mapping[str, str], log: str) -> None:
@@ -140,4 +142,6 @@ class Driver(abc.ABC):
             "LANG": "C.UTF-8",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "RINGRIFT_LAB": str(self.instance.directory),
+            # No end before the last epoch, whoever starts a trainer: who breaks the training decides when it ends.
+            "LAB_EARLY_STOPPING_PATIENCE": "0",
         }

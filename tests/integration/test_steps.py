@@ -57,11 +57,8 @@ def test_the_directly_started_trainer_outlives_the_play(steps):
 
 
 def test_clear_state_refuses_under_a_live_trainer(steps):
-    if not steps.trainers():
-        # On a slow machine the one of the tests before has stopped early.
-        steps("down")
-        steps("up", "--driver", steps.driver, "--config", "hex8_2p")
     before = steps.trainers()
+    assert before
     play = steps.play("clear_state")
     assert play.rc != 0
     assert "Stop them first" in play.flat

@@ -92,13 +92,38 @@ def watch(root, tmp_path, service):
     return run
 
 
-def test_progress_is_shown_and_proven(service, watch):
+class Looks:
+    """An interpreter that counts its runs, so that a test acts after a look and not after a time."""
+
+    def __init__(self, folder):
+        self.count = folder / "looks"
+        self.python = folder / "counting-python"
+        self.python.write_text(f'#!/bin/sh\necho >> {self.count}\nexec {sys.executable} "$@"\n')
+        self.python.chmod(0o755)
+
+    def then(self, *acts):
+        """Do each of these in turn, once a look that had begun before has ended."""
+
+        def work():
+            for act in acts:
+                seen = self.seen()
+                end = time.monotonic() + 40
+                while self.seen() < seen + 2 and time.monotonic() < end:
+                    time.sleep(0.05)
+                act()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def seen(self):
+        return len(self.count.read_text().splitlines()) if self.count.exists() else 0
+
+
+def test_progress_is_shown_and_proven(service, watch, tmp_path):
     service.start()
     service.epoch(3)
-    timer = threading.Timer(4, service.epoch, [4])
-    timer.start()
-    result, printed = watch(timeout=30)
-    timer.join()
+    looks = Looks(tmp_path)
+    looks.then(lambda: service.epoch(4))
+    result, printed = watch(timeout=30, python=looks.python)
     assert (result["outcome"], result["progressed"], result["changed"]) == ("proven", True, False)
     assert KEYS - set(result) == set()
     assert result["last"]["epoch"] == 4
@@ -127,13 +152,12 @@ def test_a_trainer_that_is_gone_ends_the_watch(service, watch):
     assert result["verdict"] == "not_running"
 
 
-def test_follow_goes_on_until_the_trainer_ends(service, watch):
+def test_follow_goes_on_until_the_trainer_ends(service, watch, tmp_path):
     service.start()
     service.epoch(3)
-    timers = [threading.Timer(3, service.epoch, [4]), threading.Timer(6, service.stop)]
-    for timer in timers:
-        timer.start()
-    result, _printed = watch(timeout=30, follow=True)
+    looks = Looks(tmp_path)
+    looks.then(lambda: service.epoch(4), service.stop)
+    result, _printed = watch(timeout=30, follow=True, python=looks.python)
     assert (result["outcome"], result["progressed"], result["running"]) == ("ended", True, False)
     assert result["proof"]
 
