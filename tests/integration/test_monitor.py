@@ -22,7 +22,7 @@ LINE = re.compile(
 
 
 def test_progress_is_shown_as_it_goes_and_follow_goes_on(healthy):
-    play = healthy.play("monitor", "-e", "follow=true", "-e", "ringrift_monitor_timeout=6")
+    play = healthy.play("monitor", "-e", "follow=true", "-e", "ringrift_monitor_timeout=15")
     assert play.rc == 0, play.output
     epochs = [int(epoch) for epoch in LINE.findall(play.output)]
     assert len(epochs) >= 2, play.output

@@ -182,15 +182,17 @@ def test_a_node_that_hangs_counts_as_not_seen_and_is_seen_again(service, watch, 
 n=$(cat {tmp_path}/n 2>/dev/null || echo 0)
 echo $((n + 1)) > {tmp_path}/n
 [ "$n" != 1 ] || {{ echo $$ > {tmp_path}/hung; exec sleep 300; }}
+[ "$n" -lt 3 ] || kill {service.process.pid}
 exec {sys.executable} "$@"
 """
     )
     python.chmod(0o755)
-    result, _printed = watch(timeout=8, look_timeout=3, python=python)
-    assert result["outcome"] == "timeout"
-    assert [line for line in result["lines"] if "not seen: the node did not answer within 3 s" in line]
-    assert "starting" in result["lines"][-1]
-    assert (result["verdict"], result["running"]) == ("starting", True)
+    # As long as the slowest look may take on a busy machine; the fourth one begins after the third has been told.
+    result, _printed = watch(timeout=50, look_timeout=8, python=python)
+    assert result["outcome"] == "ended", result
+    assert [line for line in result["lines"] if "not seen: the node did not answer within 8 s" in line]
+    starting = [line for line in result["lines"] if "starting" in line]
+    assert len(starting) == 2, result["lines"]
     subprocess.run(["kill", (tmp_path / "hung").read_text().strip()], check=False, capture_output=True)
 
 
