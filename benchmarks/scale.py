@@ -8,8 +8,9 @@
     .venv/bin/python benchmarks/scale.py --nodes 3,20        fewer
     .venv/bin/python benchmarks/scale.py --silent            50 nodes of which 5 are cut off and 2 hang
 
-Nodes and controller share the processors of one machine, so that what a node computes is paid here too. Needs root for
-the lab's netns driver; parallel-ssh is Debian's package pssh.
+Nodes and controller share the processors of one machine, so that what a node computes is paid here too; the columns of
+processor time are of the controller and its ssh clients alone, which is what they pay where a node has its own. Needs
+root for the lab's netns driver; parallel-ssh is Debian's package pssh.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SERVICE = "/root/ringrift/ai-service"
@@ -84,14 +86,27 @@ class Lab:
         return int(line.split(":")[1].split()[0])
 
 
-def play(lab: Lab, *words: str) -> float:
+class Cost(NamedTuple):
+    """Seconds by the clock, and of processor time that the controller and its ssh clients used."""
+
+    seconds: float
+    cpu: float
+
+
+def used() -> float:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def play(lab: Lab, *words: str) -> Cost:
+    before = used()
     seconds, done = run("ansible-playbook", "-i", str(lab.inventory), *words, ANSIBLE_FORKS="20")
     if done.returncode:
         raise SystemExit(f"ansible-playbook {' '.join(words)}: {done.stdout[-1500:]}{done.stderr[-500:]}")
-    return seconds
+    return Cost(seconds, used() - before)
 
 
-def diagnose(lab: Lab) -> float:
+def diagnose(lab: Lab) -> Cost:
     return play(lab, "playbooks/diagnose.yml", "-e", f"config={CONFIG}", "-e", "ringrift_report_dir=")
 
 
@@ -136,7 +151,8 @@ def measure(nodes: int, with_loop: bool) -> None:
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         apart = side_by_side(lab)
         one_by_one = loop(lab) if with_loop else None
-        cells = [f"{nodes}", f"{bare:.1f}", f"{ours:.1f}", f"{ours / bare:.2f}"]
+        cells = [f"{nodes}", f"{bare.seconds:.1f}", f"{ours.seconds:.1f}", f"{ours.seconds / bare.seconds:.2f}"]
+        cells += [f"{bare.cpu:.1f}", f"{ours.cpu:.1f}", f"{ours.cpu / bare.cpu:.2f}"]
         cells += ["-" if value is None else f"{value:.1f}" for value in (one_by_one, apart)]
         print("| " + " | ".join([*cells, f"{memory}", f"{sent // 1024}"]) + " |", flush=True)
     finally:
@@ -150,13 +166,13 @@ def silent(nodes: int = 50, cut: int = 5, hung: int = 2) -> None:
     lab = Lab(directory, nodes)
     try:
         diagnose(lab)
-        whole = diagnose(lab)
+        whole = diagnose(lab).seconds
         names = list(lab.hosts)[-(cut + hung) :]
         for name in names[:cut]:
             lab("break", "unreachable", name)
         for name in names[cut:]:
             lab("break", "hung-ssh", name)
-        broken = diagnose(lab)
+        broken = diagnose(lab).seconds
         told = f"{cut} of them cut off and {hung} hung: {broken:.1f} s ({broken - whole:+.1f} s)"
         print(f"{nodes} nodes: {whole:.1f} s; {told}")
     finally:
@@ -177,7 +193,8 @@ def main() -> None:
     if chosen.silent:
         silent()
         return
-    heads = ["nodes", "ping s", "diagnose s", "ratio", "ssh loop s", "parallel-ssh s", "largest process MiB"]
+    heads = ["nodes", "ping s", "diagnose s", "ratio"]
+    heads += ["ping CPU s", "diagnose CPU s", "CPU ratio", "ssh loop s", "parallel-ssh s", "largest process MiB"]
     print("| " + " | ".join([*heads, "KiB sent per node"]) + " |")
     print("| --- " * (len(heads) + 1) + "|", flush=True)
     for count in chosen.nodes.split(","):

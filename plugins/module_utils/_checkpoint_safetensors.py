@@ -81,7 +81,7 @@ def examine(file: File, content: Content) -> None:
     content.every = content.named
     for key in ("epoch", "step"):
         value = metadata.get(key)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
             content.facts[key] = int(value)
     for span in spans:
         name, tensor = _tensor(span)

@@ -293,7 +293,7 @@ def size_in(words: Any) -> Optional[int]:
         name, _, value = word.partition("=")
         if name == "--batch-size":
             text = value or after
-            return int(text) if text.isascii() and text.isdigit() and _is_size(int(text[:6])) else None
+            return int(text) if text.isascii() and text.isdecimal() and _is_size(int(text[:6])) else None
     return None
 
 
@@ -311,7 +311,7 @@ def _is_size(value: Any) -> bool:
 
 def _number(name: str, value: Any, most: int, advice: str) -> int:
     # From a command line it comes as text.
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise RecoveryError(f"{name} is {_shown(value)}; it must be a whole number from 1 to {most}. {advice}")

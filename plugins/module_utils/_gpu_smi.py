@@ -432,7 +432,7 @@ def _clock_reasons(gpu: ElementTree.Element) -> Optional[Cell]:
 
 def _process(entry: ElementTree.Element) -> Optional[Tuple[int, Optional[str], Optional[float]]]:
     pid, kind = (entry.findtext("pid") or "").strip(), entry.findtext("type") or "C"
-    if not pid.isdigit() or len(pid) > 10 or "C" not in kind:
+    if not pid.isdecimal() or len(pid) > 10 or "C" not in kind:
         return None
     name = read_cell(entry.findtext("process_name") or "").word
     return int(pid), name and name[:MAX_NAME], read_cell(entry.findtext("used_memory") or "").number
@@ -455,7 +455,7 @@ def _mig(device: ElementTree.Element) -> Dict[str, Any]:
 def _app(line: str) -> Optional[Tuple[str, int, Optional[str], Optional[float]]]:
     """A line of the process list; the name of a program may hold the separator."""
     parts = line.split(_nvidia_smi.SEPARATOR)
-    if len(parts) < len(APPS) or not parts[1].strip().isdigit() or len(parts[1]) > 10:
+    if len(parts) < len(APPS) or not parts[1].strip().isdecimal() or len(parts[1]) > 10:
         return None
     name = read_cell(_nvidia_smi.SEPARATOR.join(parts[2:-1]).strip()).word
     return parts[0].strip()[:MAX_NAME], int(parts[1]), name and name[:MAX_NAME], read_cell(parts[-1]).number

@@ -133,7 +133,7 @@ class ApiLock:
         if not isinstance(told, dict):
             return False
         pid = str(_first(told, PID_NAMES) or "")
-        return bool(_first(told, HOST_NAMES)) and pid.isdigit() and 0 < int(pid) < 10**10
+        return bool(_first(told, HOST_NAMES)) and pid.isdecimal() and len(pid) <= 10 and int(pid) > 0
 
 
 def unavailable(service: Service) -> Optional[str]:

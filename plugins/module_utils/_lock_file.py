@@ -328,7 +328,7 @@ def _flocks(text: str) -> Iterator[Tuple[int, str, str]]:
     for line in text.splitlines():
         # "1: FLOCK  ADVISORY  WRITE 1993 fe:00:2564790 0 EOF"; a waiter has "->" after the number.
         fields = line.split()
-        if len(fields) < 6 or fields[1] != FLOCK or not fields[4].isdigit():
+        if len(fields) < 6 or fields[1] != FLOCK or not fields[4].isdecimal():
             continue
         device, _colon, inode = fields[5].rpartition(":")
         yield int(fields[4]), device, inode

@@ -122,7 +122,7 @@ def list_pids() -> List[int]:
     :raises RecoveryError: /proc is not there
     """
     try:
-        return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     except OSError as exc:
         raise RecoveryError(f"/proc cannot be listed ({exc.strerror or exc}); mount it on this node.") from exc
 
@@ -289,7 +289,7 @@ def read_arguments_address(pid: int) -> Optional[int]:
     """Where in its memory a process has its arguments, the same in a forked child; None when that may not be known."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     address = fields[45] if len(fields) > 45 else ""
-    return int(address) or None if address.isdigit() else None
+    return int(address) or None if address.isdecimal() else None
 
 
 def read_cwd(pid: int) -> Optional[str]:
@@ -314,7 +314,7 @@ def user_names() -> Dict[int, str]:
     names: Dict[int, str] = {}
     for line in _text("/etc/passwd", 1 << 20).splitlines():
         fields = line.split(":")
-        if len(fields) > 2 and fields[2].isdigit():
+        if len(fields) > 2 and fields[2].isdecimal():
             names.setdefault(int(fields[2]), fields[0])
     return names
 

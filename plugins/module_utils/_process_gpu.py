@@ -69,7 +69,7 @@ def _read(output: str, only_python: bool) -> Dict[int, Optional[float]]:
         # The name of a program may hold the separator.
         cells = line.split(_nvidia_smi.SEPARATOR)
         name = os.path.basename(_nvidia_smi.SEPARATOR.join(cells[1:-1]).strip())
-        if len(cells) < len(FIELDS) or not cells[0].strip().isdigit() or (only_python and "python" not in name):
+        if len(cells) < len(FIELDS) or not cells[0].strip().isdecimal() or (only_python and "python" not in name):
             continue
         pid, memory = int(cells[0]), _nvidia_smi.read_cell(cells[-1]).number
         # One process may be on several GPUs.

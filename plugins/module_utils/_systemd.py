@@ -83,7 +83,7 @@ def main_pid(unit: str, timeout: float = TIMEOUT) -> Optional[int]:
     except RecoveryError:
         return None
     name, _, value = output.strip().partition("=")
-    return int(value) or None if name == "MainPID" and value.isdigit() else None
+    return int(value) or None if name == "MainPID" and value.isdecimal() else None
 
 
 def _may_be_stopped(group: _cgroup.Group) -> bool:

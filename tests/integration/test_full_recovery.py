@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
+
 import pytest
 
 from tests.integration.harness import Lab, Play
@@ -71,6 +74,15 @@ def test_recovery_proves_progress(story):
     assert proofs
     assert story["now"]
     assert story["now"] != story["was"]
+
+
+def test_the_page_has_the_diagnosis_and_the_steps(story):
+    path = re.search(r"report page: (\S+[.]html)", story["recovery"].output)
+    assert path, story["recovery"].output
+    page = pathlib.Path(path.group(1)).read_text()
+    for words in ("Training diagnosis before the recovery", "recovered, progress is proven", "lock_held", "<svg"):
+        assert words in page, words
+    assert "report page" not in story["plan"].output
 
 
 def test_what_the_plan_predicted_is_what_the_run_changed(story):

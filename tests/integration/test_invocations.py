@@ -90,13 +90,15 @@ def test_module_works_on_localhost_from_the_checkout(module, tmp_path):
 
 
 def test_module_docs_are_readable():
-    for path in sorted((ROOT / "plugins/modules").glob("*.py")):
-        done = run("ansible-doc", "-j", f"ringrift.recovery.{path.stem}")
-        assert done.returncode == 0, done.stdout
-        doc = json.loads(done.stdout[done.stdout.index("{") :])[f"ringrift.recovery.{path.stem}"]
-        assert doc["doc"]["short_description"]
-        assert doc["examples"].strip()
-        assert doc["return"]
+    names = {f"ringrift.recovery.{path.stem}" for path in (ROOT / "plugins/modules").glob("*.py")}
+    done = run("ansible-doc", "-j", *sorted(names))
+    assert done.returncode == 0, done.stdout
+    docs = json.loads(done.stdout[done.stdout.index("{") :])
+    assert set(docs) == names
+    for name, doc in docs.items():
+        assert doc["doc"]["short_description"], name
+        assert doc["examples"].strip(), name
+        assert doc["return"], name
 
 
 def private_data_dir(folder: pathlib.Path, lab: Lab, variables: dict) -> pathlib.Path:

@@ -240,4 +240,4 @@ def cleanup_stale_locks(max_age_hours: float = 24.0, lock_dir: Path | None = Non
 def _is_dead(holder: str) -> bool:
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]
-    return host == socket.gethostname() and pid.isdigit() and not os.path.exists(f"/proc/{pid}")
+    return host == socket.gethostname() and pid.isdecimal() and not os.path.exists(f"/proc/{pid}")

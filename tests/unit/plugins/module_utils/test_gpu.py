@@ -21,7 +21,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._errors import R
 from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_judge import Scene, judge
 from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_types import Raw
 from ansible_collections.ringrift.recovery.plugins.module_utils._nvidia_smi import Answer, NvidiaSmi, read_cell
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 VERDICTS = {*_gpu.WORST_FIRST, _gpu.NONE}
@@ -462,6 +462,8 @@ def garbage():
 
 @settings(max_examples=150, deadline=None)
 @given(garbage(), st.sampled_from([0, 2, 9, 15, 255, -9, 137, None]))
+# A digit to str.isdigit(), and none to int().
+@example(", ".join(["0", "\u00b9", *["0"] * 15]), 0)
 def test_garbage_is_never_taken_for_health(output, code):
     raw = _gpu_smi.look(Canned(Answer(code, output, "", 0.0)), 2, 0.0, _gpu.Thresholds())
     report = _gpu._Report(raw, _gpu.Thresholds(), Scene()).make(None)

@@ -168,6 +168,9 @@ def test_what_may_acquire_is_never_called(service, tmp_path, head):
         ({"host": "HOST", "holder_pid": "ME", "acquired_at": 5000.0}, "held_live"),
         ({"host": "HOST", "holder_pid": "ME", "created_at": "LONG AGO"}, "held_live"),
         ({"host": "HOST"}, "unknown"),
+        # No numbers of processes, whatever str.isdigit() says of the first one.
+        ({"host": "HOST", "pid": "\u00b9"}, "unknown"),
+        ({"host": "HOST", "pid": "1" * 5000}, "unknown"),
         ("somebody", "unknown"),
         (12345, "unknown"),
         (["HOST", 1], "unknown"),

@@ -139,6 +139,7 @@ def test_all_at_once_is_the_same_as_one_by_one(tree):
     plain, blocked = tree.train(), tree.train(mode="blocked")
     zombie = tree.train(mode="zombie")
     wait_for(lambda: tree.state(blocked.pid) == "D")
+    wait_for(lambda: any(stat.ppid == zombie.pid and stat.state == "Z" for stat in _proc.read_all()[0].values()))
     begun = time.monotonic()
     stats, words = _proc.read_all()
     assert time.monotonic() - begun < 5
