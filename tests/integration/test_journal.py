@@ -1,0 +1,86 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two recoveries at once, a controller that was killed, and one that is tried in vain again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.harness import CONFIG, QUICK, ROOT, Lab, environment, run
+
+pytestmark = pytest.mark.lab
+
+
+def started(lab: Lab, task: str) -> subprocess.Popen:
+    """A recovery that has come as far as a task and is held there."""
+    controller = subprocess.Popen(
+        ["ansible-playbook", "-i", str(lab.inventory), "playbooks/full_recovery.yml", "-e", f"config={CONFIG}"]
+        + ["-e", f"ringrift_report_dir={lab.directory / 'reports'}"],
+        cwd=ROOT, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    for line in controller.stdout:
+        if task in line:
+            os.killpg(controller.pid, signal.SIGSTOP)
+            return controller
+    raise AssertionError(f"It ended before {task}")
+
+
+def end(controller: subprocess.Popen) -> None:
+    os.killpg(controller.pid, signal.SIGKILL)
+    controller.wait(10)
+    controller.stdout.close()
+
+
+def test_a_second_one_is_refused_and_after_a_kill_the_same_command_goes_on(lab):
+    lab.fresh()
+    lab("break", "kill")
+    controller = started(lab, "[ringrift.recovery.prepare_data")
+    try:
+        before = lab.snapshot()
+        refused = lab.play("full_recovery", **QUICK)
+        assert refused.rc != 0
+        assert f"{CONFIG} is being recovered by" in refused.flat
+        assert "was at prepare_data" in refused.flat, refused.flat
+        assert "Nothing was touched" in refused.flat
+        assert set(refused.changed.values()) == {0}, refused.output
+        assert before.keys() == lab.snapshot().keys()
+    finally:
+        end(controller)
+    resumed = lab.play("full_recovery")
+    assert resumed.rc == 0, resumed.output
+    assert "This one begins with a diagnosis of what it left" in resumed.flat
+    assert len(lab.trainers()) == 1
+    again = lab.play("full_recovery")
+    assert set(again.changed.values()) == {0}, again.output
+
+
+def test_what_fails_again_and_again_is_refused_with_its_history(lab):
+    lab.fresh()
+    lab("break", "kill", "missing-data", "no-games")
+    failed = lab.play("full_recovery", "-e", "recovery_max_attempts=1")
+    assert failed.rc != 0
+    assert "failed in prepare_data" in failed.flat
+    for check in ([], ["--check"]):
+        refused = lab.play("full_recovery", "-e", "recovery_max_attempts=1", *check)
+        assert refused.rc != 0
+        assert f"1 recovery of {CONFIG} within 6 h brought no progress" in refused.flat
+        assert "failed in prepare_data (at prepare_data)" in refused.flat
+        assert "-e recovery_max_attempts=2" in refused.flat
+        assert set(refused.changed.values()) == {0}, refused.output
+    words = ("lab", "ssh", "--dir", str(lab.directory), "coordinator-1")
+    journal = run(sys.executable, "-m", *words, f"cat ringrift/ai-service/data/recovery/{CONFIG}.jsonl")
+    records = [json.loads(line) for line in journal.stdout.splitlines()]
+    told = [record.get("step") or record["event"] for record in records]
+    assert told == ["begun", "stop_training", "clear_state", "prepare_data", "ended"]
+    tried = lab.play("full_recovery", "-e", "recovery_max_attempts=2")
+    assert "failed in prepare_data" in tried.flat
+    assert "brought no progress" not in tried.flat
+    lab("down")
