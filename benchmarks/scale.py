@@ -7,6 +7,7 @@
     .venv/bin/python benchmarks/scale.py                     3, 20, 50 and 100 nodes
     .venv/bin/python benchmarks/scale.py --nodes 3,20        fewer
     .venv/bin/python benchmarks/scale.py --silent            50 nodes of which 5 are cut off and 2 hang
+    .venv/bin/python benchmarks/scale.py --judge             the verdict and the page of up to 10,000 nodes
 
 Nodes and controller share the processors of one machine, so that what a node computes is paid here too; the columns of
 processor time are of the controller and its ssh clients alone, which is what they pay where a node has its own. Needs
@@ -180,6 +181,35 @@ def silent(nodes: int = 50, cut: int = 5, hung: int = 2) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def judge(counts: tuple[int, ...] = (100, 1000, 10000)) -> None:
+    """What the controller computes from the evidence of many nodes: that of three real looks, again and again."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
+    lab = Lab(directory, 3)
+    try:
+        kept = directory / "reports"
+        play(lab, "playbooks/diagnose.yml", "-e", f"config={CONFIG}", "-e", f"ringrift_report_dir={kept}")
+        seen = json.loads(next(kept.glob("*-evidence.json")).read_text())
+    finally:
+        lab("down")
+        shutil.rmtree(directory, ignore_errors=True)
+    sys.path.insert(0, str(ROOT / "playbooks/collections"))
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report_html, _verdict
+
+    print("| nodes | evidence MB | verdict s | page s | page MB | largest process MiB |")
+    print("| --- " * 6 + "|", flush=True)
+    looks = list(seen["hosts"].values())
+    for count in counts:
+        evidence = {**seen, "hosts": {f"node-{n:05}": looks[n % len(looks)] for n in range(count)}}
+        begun = time.monotonic()
+        verdict = _verdict.verdict(evidence).as_dict()
+        judged = time.monotonic()
+        page = _report_html.diagnosis_html(verdict, evidence)
+        drawn = time.monotonic()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        cells = [len(json.dumps(evidence)) / 1e6, judged - begun, drawn - judged, len(page) / 1e6]
+        print("| " + " | ".join([str(count), *(f"{cell:.2f}" for cell in cells), str(memory)]) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="3,20,50,100", help="how many, separated by commas")
@@ -187,11 +217,12 @@ def main() -> None:
         "--no-loop", action="store_true", help="leave the ssh loop out, which takes minutes at 100 nodes"
     )
     parser.add_argument("--silent", action="store_true", help="measure nodes that do not answer instead")
+    parser.add_argument("--judge", action="store_true", help="measure verdict and page of many nodes instead")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("Root is needed: the nodes are network namespaces.")
-    if chosen.silent:
-        silent()
+    if chosen.silent or chosen.judge:
+        (silent if chosen.silent else judge)()
         return
     heads = ["nodes", "ping s", "diagnose s", "ratio"]
     heads += ["ping CPU s", "diagnose CPU s", "CPU ratio", "ssh loop s", "parallel-ssh s", "largest process MiB"]

@@ -24,9 +24,15 @@ def node_rows(
     findings: Sequence[Finding],
 ) -> List[Dict[str, Any]]:
     """One row for each node, the coordinator first where it does not train."""
-    table = [_row(host, node, standings[host], silent[host], host == leader, findings) for host, node in hosts.items()]
+    found: Dict[Optional[str], List[Finding]] = {}
+    for entry in findings:
+        found.setdefault(entry.host, []).append(entry)
+    table = [
+        _row(host, node, standings[host], silent[host], host == leader, found.get(host, ()))
+        for host, node in hosts.items()
+    ]
     if leader is not None and leader_node is not None and leader not in hosts:
-        table.insert(0, _row(leader, leader_node, None, silence_of(leader, leader_node), True, findings))
+        table.insert(0, _row(leader, leader_node, None, silence_of(leader, leader_node), True, found.get(leader, ())))
     return table
 
 
@@ -36,9 +42,8 @@ def _row(
     standing: Optional[Standing],
     silence: Optional[Silence],
     coordinator: bool,
-    findings: Sequence[Finding],
+    mine: Sequence[Finding],
 ) -> Dict[str, Any]:
-    mine = [entry for entry in findings if entry.host == host]
     progress = part(node, "progress")
     last = part(progress, "last")
     trainer = next(iter(standing.trainers), None) if standing else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 OURS = "nebius-h100-3"
 OTHER = "runpod-h100"
+LEADER = "coordinator-1"
 COORDINATOR = "coordinator-1"
 
 # A trainer that stands still is to be seen as stalled soon, and one that is busy must have been so for longer.
@@ -168,13 +169,18 @@ SCENARIOS = (
     Scenario("killed, another node unreachable", orders(("kill", f"unreachable@{OTHER}")), "node_unreachable", None,
              nodes=2, host=OTHER),
     Scenario("unreachable", orders((f"unreachable@{OURS}",)), "node_unreachable", None, host=OURS),
+    moving("coordinator unreachable, training moves", f"unreachable@{LEADER}",
+           also=("node_unreachable", "orchestrator_down")),
+    stopped("killed, coordinator unreachable", ("node_unreachable", "not_running"), "kill", f"unreachable@{LEADER}",
+            also=("node_unreachable", "orchestrator_down")),
+    Scenario("nothing answers", orders((f"unreachable@{LEADER}", f"unreachable@{OURS}")), "node_unreachable", None),
     Scenario("login refused", orders((f"no-login@{OURS}",)), "node_unreachable", None, host=OURS),
     Scenario("no Python", orders((f"no-python@{OURS}",)), ("node_unreachable", "probe_failed"), None, host=OURS),
     Scenario("sshd hangs", orders((f"hung-ssh@{OURS}",)), "node_unreachable", None, host=OURS),
 )  # fmt: skip
 
 # What `make test` plays: of every kind one, and those that lie closest together.
-FEW = ("healthy", "kill and events")
+FEW = ("healthy", "kill and events", "nothing answers")
 
 
 def named(name: str) -> Scenario:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 
@@ -24,12 +25,15 @@ def story(lab: Lab) -> dict:
     seen["broken"] = lab.snapshot()
     seen["diagnosis"] = lab.play("diagnose")
     seen["verdict"] = lab.diagnosis()
-    seen["plan"] = lab.play("full_recovery", "--check", "--diff")
+    plan = lab.directory / "plan.json"
+    seen["plan"] = lab.play("full_recovery", "--check", "--diff", "-e", f"plan_file={plan}")
+    seen["saved"] = json.loads(plan.read_text())
     seen["planned"] = lab.snapshot()
-    seen["recovery"] = lab.play("full_recovery")
+    seen["recovery"] = lab.play("full_recovery", "-e", f"plan={plan}")
     seen["report"] = lab.reports()[-1]
     seen["now"] = lab.trainers()
     seen["second"] = lab.play("full_recovery")
+    seen["stale"] = lab.play("full_recovery", "-e", f"plan={plan}", "-e", "force=true")
     seen["still"] = lab.trainers()
     return seen
 
@@ -88,6 +92,32 @@ def test_the_page_has_the_diagnosis_and_the_steps(story):
 def test_what_the_plan_predicted_is_what_the_run_changed(story):
     planned, done = story["plan"].changed, story["recovery"].changed
     assert {host for host, count in planned.items() if count} == {host for host, count in done.items() if count}
+
+
+def test_a_plan_is_carried_out_as_it_was_saved_and_only_in_its_own_world(story):
+    """The run that was given the plan changed what it predicts; in a world that has moved on it is refused."""
+    predicted = {
+        (host, step) for host, steps in story["saved"]["nodes"].items() for step in steps if _changes(steps[step])
+    }
+    made = {(host, step) for host, steps in story["report"]["nodes"].items() for step in steps if _changes(steps[step])}
+    assert predicted == made
+    assert {step for step, told in story["saved"]["fleet"].items() if _changes(told)} == {
+        step for step, told in story["report"]["fleet"].items() if _changes(told)
+    }
+    play: Play = story["stale"]
+    assert play.rc != 0
+    for words in (
+        "the world has changed",
+        "the option force was false, and is true",
+        "processes was",
+        "Nothing was touched",
+    ):
+        assert words in play.flat, words
+    assert set(play.changed.values()) == {0}, play.output
+
+
+def _changes(told: dict) -> bool:
+    return bool(told.get("changed"))
 
 
 def test_second_run_changes_nothing(story):

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -83,4 +84,27 @@ def test_what_fails_again_and_again_is_refused_with_its_history(lab):
     tried = lab.play("full_recovery", "-e", "recovery_max_attempts=2")
     assert "failed in prepare_data" in tried.flat
     assert "brought no progress" not in tried.flat
+
+
+def test_a_run_without_a_person_stops_training_on_few_nodes_unless_the_number_is_confirmed(lab):
+    lab.fresh()
+    if lab.driver != "netns":
+        pytest.skip("all nodes of the local driver see each other's trainers")
+    trainer = "app.training.train --board-type hex8 --num-players 2 --epochs 5000 --data-path data/training/hex8_2p.npz"
+    another = f"(cd ringrift/ai-service && exec setsid venv/bin/python -m {trainer} --allow-stale-data)"
+    another += " </dev/null >/dev/null 2>&1 &"
+    run(sys.executable, "-m", "lab", "ssh", "--dir", str(lab.directory), "runpod-h100", another, timeout=30)
+    end_of_wait = time.monotonic() + 30
+    while len(lab.trainers()) < 2 and time.monotonic() < end_of_wait:
+        time.sleep(0.2)
+    before = lab.trainers()
+    automatic = ("-e", "automatic=true", "-e", "force=true")
+    refused = lab.play("full_recovery", *automatic)
+    assert refused.rc != 0
+    assert "An automatic run may stop training on 1 of 3 nodes" in refused.flat
+    assert "-e confirm=2" in refused.flat
+    assert set(refused.changed.values()) == {0}, refused.output
+    assert lab.trainers() == before
+    allowed = lab.play("full_recovery", *automatic, "-e", "confirm=2", "--check")
+    assert allowed.rc == 0, allowed.output
     lab("down")
