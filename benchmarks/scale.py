@@ -7,6 +7,7 @@
     .venv/bin/python benchmarks/scale.py                     3, 20, 50 and 100 nodes
     .venv/bin/python benchmarks/scale.py --nodes 3,20        fewer
     .venv/bin/python benchmarks/scale.py --silent            50 nodes of which 5 are cut off and 2 hang
+    .venv/bin/python benchmarks/scale.py --settings          20 nodes with other settings of Ansible
     .venv/bin/python benchmarks/scale.py --judge             the verdict and the page of up to 10,000 nodes
 
 Nodes and controller share the processors of one machine, so that what a node computes is paid here too; the columns of
@@ -17,6 +18,7 @@ root for the lab's netns driver; parallel-ssh is Debian's package pssh.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -99,16 +101,18 @@ def used() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-def play(lab: Lab, *words: str) -> Cost:
+def play(lab: Lab, *words: str, **environment: str) -> Cost:
     before = used()
-    seconds, done = run("ansible-playbook", "-i", str(lab.inventory), *words, ANSIBLE_FORKS="20")
+    environment = {"ANSIBLE_FORKS": "20", **environment}
+    seconds, done = run("ansible-playbook", "-i", str(lab.inventory), *words, **environment)
     if done.returncode:
         raise SystemExit(f"ansible-playbook {' '.join(words)}: {done.stdout[-1500:]}{done.stderr[-500:]}")
     return Cost(seconds, used() - before)
 
 
-def diagnose(lab: Lab) -> Cost:
-    return play(lab, "playbooks/diagnose.yml", "-e", f"config={CONFIG}", "-e", "ringrift_report_dir=")
+def diagnose(lab: Lab, **environment: str) -> Cost:
+    words = ("playbooks/diagnose.yml", "-e", f"config={CONFIG}", "-e", "ringrift_report_dir=")
+    return play(lab, *words, **environment)
 
 
 def loop(lab: Lab) -> float:
@@ -181,6 +185,49 @@ def silent(nodes: int = 50, cut: int = 5, hung: int = 2) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+# Environment by what it is called; ansible.cfg has pipelining and a connection that stays for two minutes.
+SETTINGS = {
+    "as in ansible.cfg, 20 forks": {},
+    "5 forks, Ansible's own default": {"ANSIBLE_FORKS": "5"},
+    "50 forks": {"ANSIBLE_FORKS": "50"},
+    "strategy ansible.builtin.free": {"ANSIBLE_STRATEGY": "ansible.builtin.free"},
+    "without pipelining": {"ANSIBLE_PIPELINING": "False"},
+    "a new connection each time": {"ANSIBLE_SSH_ARGS": "-C -o ControlMaster=no -o ControlPath=none"},
+    "without compression": {"ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=120s"},
+}
+
+
+def settings(nodes: int = 20) -> None:
+    """The same diagnosis with other settings, twice each in turn, connections being open where they may stay."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
+    lab = Lab(directory, nodes)
+    tried = dict(SETTINGS)
+    strategies = mitogen_strategies()
+    if strategies is not None:
+        tried["strategy mitogen_linear"] = {
+            "ANSIBLE_STRATEGY": "mitogen_linear", "ANSIBLE_STRATEGY_PLUGINS": strategies,
+            "ANSIBLE_HOST_KEY_CHECKING": "False",
+        }  # fmt: skip
+    try:
+        diagnose(lab)
+        seconds: dict[str, list[float]] = {name: [] for name in tried}
+        for _round in range(2):
+            for name, environment in tried.items():
+                seconds[name].append(diagnose(lab, **environment).seconds)
+        print(f"| {nodes} nodes | diagnose s |\n| --- | --- |")
+        for name, found in seconds.items():
+            print(f"| {name} | {min(found):.1f} |", flush=True)
+    finally:
+        lab("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def mitogen_strategies() -> str | None:
+    """Where Mitogen's strategies are; None where it is not installed."""
+    found = importlib.util.find_spec("ansible_mitogen")
+    return None if found is None else str(pathlib.Path(found.origin).parent / "plugins/strategy")
+
+
 def judge(counts: tuple[int, ...] = (100, 1000, 10000)) -> None:
     """What the controller computes from the evidence of many nodes: that of three real looks, again and again."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
@@ -217,13 +264,15 @@ def main() -> None:
         "--no-loop", action="store_true", help="leave the ssh loop out, which takes minutes at 100 nodes"
     )
     parser.add_argument("--silent", action="store_true", help="measure nodes that do not answer instead")
+    parser.add_argument("--settings", action="store_true", help="measure other settings of Ansible instead")
     parser.add_argument("--judge", action="store_true", help="measure verdict and page of many nodes instead")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("Root is needed: the nodes are network namespaces.")
-    if chosen.silent or chosen.judge:
-        (silent if chosen.silent else judge)()
-        return
+    for wanted, instead in ((chosen.silent, silent), (chosen.settings, settings), (chosen.judge, judge)):
+        if wanted:
+            instead()
+            return
     heads = ["nodes", "ping s", "diagnose s", "ratio"]
     heads += ["ping CPU s", "diagnose CPU s", "CPU ratio", "ssh loop s", "parallel-ssh s", "largest process MiB"]
     print("| " + " | ".join([*heads, "KiB sent per node"]) + " |")

@@ -82,16 +82,22 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a run may say nothing, and how often it may be tried in vain within which time, in seconds."""
+    """How long a run may say nothing, and how often it may be tried in vain within which time, in seconds.
+
+    What began before training last made progress, ``progress_age`` seconds ago, was not in vain.
+    """
 
     lease: float = 1800.0
     attempts: int = 3
     window: float = 21600.0
+    progress_age: Optional[float] = None
 
     def __post_init__(self) -> None:
         for name, value, most in (("lease", self.lease, 86400.0), ("window", self.window, 31536000.0)):
             if not 1 <= value <= most:
                 raise RecoveryError(f"{name} is {value:g} s. It must be from 1 to {most:.0f}.")
+        if self.progress_age is not None and not self.progress_age >= 0:
+            raise RecoveryError(f"progress_age is {self.progress_age:g} s. It must be 0 or more.")
         if not 1 <= self.attempts <= 1000:
             raise RecoveryError(f"max_attempts is {self.attempts}. It must be from 1 to 1000.")
 
@@ -114,17 +120,20 @@ class Journal:
         last = self.attempts[-1] if self.attempts else None
         return last if last is not None and last.state == DIED else None
 
-    def in_vain(self, window: float, now: float) -> List[Attempt]:
+    def in_vain(self, window: float, now: float, progress_age: Optional[float] = None) -> List[Attempt]:
         """The runs within the window, after the last that proved progress, that are over.
 
         One that died before it restarted anything has tried nothing yet.
+
+        :param progress_age: seconds since training was seen to make progress, which one before that was not in vain for
         """
+        since = now - window if progress_age is None else now - min(window, progress_age)
         found: List[Attempt] = []
         for attempt in self.attempts:
             tried = attempt.state == ENDED or (attempt.state == DIED and attempt.step in RESTARTED)
             if attempt.progressed:
                 found = []
-            elif tried and now - attempt.begun <= window:
+            elif tried and attempt.begun >= since:
                 found.append(attempt)
         return found
 
@@ -183,7 +192,7 @@ def look(path: str, now: Moment, gone: Sequence[str] = ()) -> Journal:
 def decide(journal: Journal, config: str, limits: Limits, now: Moment) -> Decision:
     """Whether another run of ``config`` may begin, and if not, what to do instead."""
     running = journal.running
-    vain = journal.in_vain(limits.window, now.at)
+    vain = journal.in_vain(limits.window, now.at, limits.progress_age)
     if running is not None:
         quiet = now.since(running.seen)
         words = (

@@ -9,6 +9,7 @@ import json
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Tuple
@@ -74,6 +75,10 @@ def run_probes(
     """
     end = time.monotonic() + deadline
     reader, writer = os.pipe()
+    if "mitogen" in sys.modules:
+        # It serves imports to the threads of its own process, and to no process that is forked from that.
+        answers = _listen_here(probes, reader, writer, end)
+        return _told(probes, answers, f"no answer within {deadline:g} s")
     try:
         pid = os.fork()
     except OSError as exc:
@@ -92,7 +97,13 @@ def run_probes(
     finally:
         os.close(reader)
         how = _end(pid, early)
-    why = f"its process ended early{how}" if early else f"no answer within {deadline:g} s"
+    return _told(probes, answers, f"its process ended early{how}" if early else f"no answer within {deadline:g} s")
+
+
+def _told(
+    probes: Mapping[str, Callable[[], Any]], answers: Mapping[str, Mapping[str, Any]], why: str
+) -> Tuple[Dict[str, Any], Dict[str, str], Dict[str, float]]:
+    """Results, errors and seconds by name; ``why`` is the error of a probe that gave no answer."""
     failed = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     failed.update((name, why) for name in probes if name not in answers)
     return (
@@ -100,6 +111,23 @@ def run_probes(
         {name: failed[name] for name in probes if name in failed},
         {name: answers[name]["seconds"] for name in probes if name in answers},
     )
+
+
+def _listen_here(
+    probes: Mapping[str, Callable[[], Any]], reader: int, writer: int, end: float
+) -> Dict[str, Dict[str, Any]]:
+    """The answers of threads of this process. One that hangs stays until the process ends."""
+    lock = threading.Lock()
+    for name, probe in probes.items():
+        threading.Thread(target=_call, args=(name, probe, writer, lock), daemon=True).start()
+    try:
+        answers, _early = _listen(reader, len(probes), end)
+    finally:
+        os.close(reader)
+    if len(answers) == len(probes):
+        # Else the late ones still have it.
+        os.close(writer)
+    return answers
 
 
 def _work(probes: Mapping[str, Callable[[], Any]], writer: int, deadline: float) -> NoReturn:
@@ -140,6 +168,9 @@ def _call(name: str, probe: Callable[[], Any], writer: int, lock: threading.Lock
     answer["seconds"] = round(time.monotonic() - begun, 3)
     try:
         _answer(answer, writer, lock)
+    except BrokenPipeError:
+        # Too late, and in a process that goes on.
+        return
     except (TypeError, ValueError, RecursionError) as exc:
         words = f"its answer is no plain data ({type(exc).__name__}: {exc})"
         _answer({"name": name, "error": words, "seconds": answer["seconds"]}, writer, lock)

@@ -178,15 +178,25 @@ def unseen_list(gaps: Sequence[Tuple[str, str, List[str]]]) -> str:
 
 
 def run_section(run: Mapping[str, Any]) -> str:
-    """What a recovery did, step by step."""
+    """What a recovery did, step by step. Steps that had nothing to change share a line, and so do such nodes."""
     planned = bool(run.get("check_mode"))
-    blocks = []
+    blocks, idle = [], []
     for where, steps in (*named(run.get("nodes")).items(), ("fleet", part(run, "fleet"))):
-        lines = "".join(_step(run, where, step, result, planned) for step, result in named(steps).items())
-        if lines:
+        told = {step: _step(run, where, step, result, planned) for step, result in named(steps).items()}
+        quiet = ", ".join(e(step.replace("_", " ")) for step, line in told.items() if not line)
+        if told and not any(told.values()):
+            idle.append(where)
+        elif told:
+            lines = "".join(told.values()) + (f"<li>{_nothing(quiet)}</li>" if quiet else "")
             blocks.append(f'<h3>{e(where)}</h3><ol class="steps">{lines}</ol>')
+    if idle:
+        blocks.append(f'<ol class="steps"><li>{_nothing(e(host_words(idle)))}</li></ol>')
     lead = f"{visible(run.get('outcome')) or 'no outcome'}{' (dry run, nothing was changed)' if planned else ''}"
     return f'<div class="card run"><p class="lead">{e(lead)}</p>{"".join(blocks)}</div>'
+
+
+def _nothing(what: str) -> str:
+    return f'<div class="what"><span>{what}</span>{chip("nothing to change", "plain")}</div>'
 
 
 def _step(run: Mapping[str, Any], where: str, step: str, result: Mapping[str, Any], planned: bool) -> str:
@@ -200,7 +210,9 @@ def _step(run: Mapping[str, Any], where: str, step: str, result: Mapping[str, An
     elif result.get("changed"):
         tone = "info" if planned else "good"
         state = chip("planned" if planned else "done", tone, MARKS[tone])
-    else:
+    elif words:
         state = chip("nothing to change", "plain")
+    else:
+        return ""
     lines = "".join(f"<div>{e(line)}</div>" for line in words)
     return f'<li><div class="what"><strong>{e(step.replace("_", " "))}</strong>{state}</div>{lines}</li>'

@@ -65,6 +65,10 @@ options:
       - Seconds within which attempts are counted.
     type: float
     default: 21600.0
+  progress_age:
+    description:
+      - Seconds since training was seen to make progress, where that is known. What began before that was not in vain.
+    type: float
   lease:
     description:
       - Seconds after which a run counts as dead that has said nothing.
@@ -259,6 +263,7 @@ def main() -> None:
             "progressed": {"type": "bool", "default": False},
             "max_attempts": {"type": "int", "default": 3},
             "window": {"type": "float", "default": 21600.0},
+            "progress_age": {"type": "float"},
             "lease": {"type": "float", "default": 1800.0},
             "wait": {"type": "float", "default": 0.0},
             "takeover": {"type": "list", "elements": "str", "default": []},
@@ -287,7 +292,7 @@ def keep(params: dict, check_mode: bool) -> dict:
     if run is not None and not RUN.match(run):
         raise RecoveryError(f"run is {run!r}. It has letters, digits, dots, dashes and underscores, at most 100.")
     path = _journal.place(params["directory"], config)
-    limits = _journal.Limits(params["lease"], params["max_attempts"], params["window"])
+    limits = _journal.Limits(params["lease"], params["max_attempts"], params["window"], params["progress_age"])
     state = params["state"]
     if state in ("step", "ended"):
         if check_mode:

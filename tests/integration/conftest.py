@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 
 import pytest
 
@@ -44,3 +45,21 @@ def is_healthy(nodes: list[dict]) -> bool:
     """One trainer, and every orchestrator answers."""
     trainers = sum(node["trainer_pid"] is not None for node in nodes)
     return trainers == 1 and all(node["orchestrator_healthy"] for node in nodes)
+
+
+@pytest.fixture
+def serve():
+    """Starts a server of a class of socketserver on a free port of loopback; it, with what it heard, and the port."""
+    servers = []
+
+    def start(server, handler):
+        made = server(("127.0.0.1", 0), handler)
+        made.heard, made.status, made.daemon_threads = [], 200, True
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        servers.append(made)
+        return made, made.server_address[1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

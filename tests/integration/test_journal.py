@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import time
 import pytest
 
 from tests.integration.harness import CONFIG, QUICK, ROOT, Lab, environment, run
+from tests.integration.listeners import Hook
 
 pytestmark = pytest.mark.lab
 
@@ -63,11 +65,17 @@ def test_a_second_one_is_refused_and_after_a_kill_the_same_command_goes_on(lab):
     assert set(again.changed.values()) == {0}, again.output
 
 
-def test_what_fails_again_and_again_is_refused_with_its_history(lab):
+def test_what_fails_again_and_again_is_refused_with_its_history(lab, serve):
     lab.fresh()
     lab("break", "kill", "missing-data", "no-games")
-    failed = lab.play("full_recovery", "-e", "recovery_max_attempts=1")
+    hook, port = serve(http.server.ThreadingHTTPServer, Hook)
+    told = ("-e", f"ringrift_notify_webhook_url=http://127.0.0.1:{port}/", "-e", "ringrift_report_url=http://reports")
+    failed = lab.play("full_recovery", "-e", "recovery_max_attempts=1", *told)
     assert failed.rc != 0
+    started, ended = (body for _authorization, body in hook.heard)
+    assert (started["event"], ended["event"], ended["outcome"]) == ("started", "ended", "failed in prepare_data")
+    assert ended["report"].startswith("http://reports/")
+    assert ended["report"].endswith(f"-{CONFIG}.html")
     assert "failed in prepare_data" in failed.flat
     for check in ([], ["--check"]):
         refused = lab.play("full_recovery", "-e", "recovery_max_attempts=1", *check)

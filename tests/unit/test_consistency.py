@@ -103,3 +103,10 @@ def test_nothing_in_the_product_knows_the_lab():
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "collections" not in path.parts and path.suffix in (".py", ".yml", ".md"):
                 assert not re.search(r"\blab\b", path.read_text()), path
+
+
+def test_what_proves_our_safety_is_there():
+    named = re.findall(r"`(tests/[a-z_/]+[.]py)::(test_[a-z_0-9]+)`", (ROOT / "docs/safety.md").read_text())
+    assert len(named) > 20
+    for path, test in named:
+        assert re.search(rf"^ *def {test}\(", (ROOT / path).read_text(), re.M), f"{path}::{test}"

@@ -175,6 +175,19 @@ def test_after_so_many_in_vain_no_more_until_progress_or_time(path):
     assert begin(path, "five", limits).allowed
 
 
+def test_what_began_before_training_moved_was_not_in_vain(path):
+    limits = Limits(attempts=1)
+    begin(path, "one", limits)
+    end(path, "one", "lock_held is fixed")
+    now = _journal.this_moment()
+    later = Moment(now.at + 100, now.boot, now.ticks + 100)
+    assert query(path, Limits(attempts=1, progress_age=50), later).allowed
+    assert query(path, Limits(attempts=1, progress_age=150), later).refused == "attempts"
+    assert query(path, Limits(attempts=1, progress_age=1e9), later).refused == "attempts"
+    with pytest.raises(RecoveryError, match="progress_age is -1 s"):
+        Limits(progress_age=-1)
+
+
 def test_one_that_died_before_it_restarted_anything_counts_for_nothing(path):
     limits = Limits(attempts=1)
     begin(path, "one", limits)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
+import types
 
 import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils import _probes
@@ -24,6 +26,14 @@ def raises(exc):
     return probe
 
 
+@pytest.fixture(params=["process", "mitogen"])
+def anywhere(request, monkeypatch):
+    """In a process of their own, and where Mitogen runs the module: in threads of the one that is there."""
+    if request.param == "mitogen":
+        monkeypatch.setitem(sys.modules, "mitogen", types.ModuleType("mitogen"))
+
+
+@pytest.mark.usefixtures("anywhere")
 def test_results_and_reasons_by_name():
     results, errors, seconds = run_probes(
         {"good": lambda: {"a": 1}, "refused": raises(RecoveryError("no such file")), "broken": raises(KeyError("x"))}, 5
@@ -33,6 +43,7 @@ def test_results_and_reasons_by_name():
     assert set(seconds) == {"good", "refused", "broken"}
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_a_hung_probe_costs_its_deadline_and_hides_nothing():
     begun = time.monotonic()
     results, errors, seconds = run_probes({"hung": lambda: time.sleep(30), "good": lambda: 1}, 0.3)
@@ -42,6 +53,7 @@ def test_a_hung_probe_costs_its_deadline_and_hides_nothing():
     assert "hung" not in seconds
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_probes_run_side_by_side():
     barrier = threading.Barrier(3)
     results, errors, _seconds = run_probes({str(i): lambda: barrier.wait(5) >= 0 for i in range(3)}, 10)
@@ -49,6 +61,7 @@ def test_probes_run_side_by_side():
     assert results == {"0": True, "1": True, "2": True}
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_answers_of_any_size_come_whole():
     sizes = {str(size): size for size in (0, 1, 65_535, 65_536, 3_000_000)}
     results, errors, _seconds = run_probes({name: (lambda size=size: "\n" * size) for name, size in sizes.items()}, 20)
@@ -56,6 +69,7 @@ def test_answers_of_any_size_come_whole():
     assert {name: len(value) for name, value in results.items()} == sizes
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_no_plain_data_is_the_error_of_that_probe():
     results, errors, seconds = run_probes({"bad": lambda: {"x": object()}, "good": lambda: "\udcff"}, 10)
     assert results == {"good": "\udcff"}
@@ -154,3 +168,18 @@ class TestOnce:
         for _ in range(2):
             with pytest.raises(ValueError, match="odd"):
                 one.get(5)
+
+
+def test_under_mitogen_no_descriptor_is_left_and_a_late_answer_harms_nobody(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mitogen", types.ModuleType("mitogen"))
+    before = set(os.listdir("/proc/self/fd"))
+    go_on = threading.Event()
+    _results, errors, _seconds = run_probes({"late": go_on.wait, "good": lambda: 1}, 0.2)
+    assert errors == {"late": "no answer within 0.2 s"}
+    late = [thread for thread in threading.enumerate() if thread.name.startswith("Thread-") and thread.daemon]
+    go_on.set()
+    for thread in late:
+        thread.join(5)
+    run_probes({"good": lambda: 1}, 5)
+    # That to which the late one has written.
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= 1

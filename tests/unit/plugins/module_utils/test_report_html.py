@@ -191,6 +191,16 @@ def test_a_run_is_told_step_by_step():
     assert "before the recovery" in page.split("</header>")[0]
 
 
+def test_nodes_that_had_nothing_to_change_share_a_line():
+    run = samples.run()
+    idle = {"stop_training": {"changed": False}, "clear_lock": {"changed": False, "released": False}}
+    run["nodes"].update({f"node-{number:02}": idle for number in range(97)})
+    section = diagnosis_html(*samples.small(), run).split('id="run"')[1].split("</section>")[0]
+    assert "node-00" in section
+    assert " more</span>" in section
+    assert "node-96" not in section
+
+
 def test_a_run_that_failed_or_only_planned_says_so():
     failed = samples.run("failed at the step monitor")
     failed["nodes"]["nebius-h100-3"] = {
