@@ -281,7 +281,9 @@ def test_lock_is_held_by_a_worker_whose_trainer_is_dead(running):
     assert training.find(running.instance, running.driver) == []
     # So that the tests after this one can train.
     assert running.driver.processes(trainer.node)
-    os.kill(processes[trainer.workers[0].pid].mark.pid, signal.SIGKILL)
+    worker = processes[trainer.workers[0].pid].mark.pid
+    os.kill(worker, signal.SIGKILL)
+    assert wait_until(lambda: read(worker) is None or read(worker).state in "ZX", 20, 0.05)
 
 
 def test_checkpoint_has_one_byte_that_its_crc_contradicts(running):
