@@ -10,8 +10,9 @@ both are the same, and a plan whose world has changed since is not carried out.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
+from ansible_collections.ringrift.recovery.plugins.module_utils import _verdict
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._plain import part, rows
 
@@ -38,12 +39,14 @@ def make_plan(run: Mapping[str, Any], evidence: Mapping[str, Any], options: Mapp
     }
 
 
-def read_plan(content: str, path: str) -> Dict[str, Any]:
-    """A plan that was saved.
+def read_plan(content: Optional[str], path: str) -> Dict[str, Any]:
+    """A plan that was saved; ``content`` is None where the file could not be read.
 
     :raises RecoveryError: it is none
     """
     advice = "Make one: full_recovery.yml --check -e plan_file=FILE."
+    if content is None:
+        raise RecoveryError(f"{path} cannot be read: it does not exist, or is not yours to read. {advice}")
     try:
         plan = json.loads(content)
     except (TypeError, ValueError, RecursionError) as exc:
@@ -78,9 +81,15 @@ def world(evidence: Mapping[str, Any]) -> Dict[str, Dict[str, str]]:
     places = {str(name): _node(part(evidence, "hosts", name)) for name in part(evidence, "hosts")}
     places["the coordinator"] = {
         **_node(part(coordinator, "node")),
-        "orchestrator": _words([p2p.get("profile"), part(p2p, "leader").get("id")]),
+        "orchestrator": _words(
+            [p2p.get("profile"), part(p2p, "leader").get("id"), None if p2p.get("complete") is True else "not all seen"]
+        ),
         "jobs": _words(sorted(str(job.get("id")) for job in rows(p2p.get("active")))),
     }
+    # The batch size, a fresh export and the restart of daemons follow from what was found, whatever it rests on.
+    found = _verdict.verdict(evidence).as_dict()["findings"]
+    causes = sorted({f"{entry['cause']} on {entry['host'] or 'no node alone'}" for entry in found})
+    places["the fleet"] = {"findings": _words(causes)}
     return places
 
 

@@ -33,7 +33,12 @@ EVIDENCE = {
     "coordinator": {
         "name": "c1",
         "node": {"locks": [], "errors": {}},
-        "p2p": {"profile": "ringrift", "leader": {"id": "c1"}, "active": [{"id": "b2"}, {"id": "a1"}]},
+        "p2p": {
+            "profile": "ringrift",
+            "complete": True,
+            "leader": {"id": "c1"},
+            "active": [{"id": "b2"}, {"id": "a1"}],
+        },
     },
 }
 RUN = {"nodes": {"h100": {"stop_training": {"changed": True}}}, "fleet": {"dispatch": {"changed": True}}}
@@ -79,6 +84,8 @@ def test_the_same_world_has_no_differences_whatever_the_time():
         (("hosts", "new"), {}, "new is in this run and was not in the plan's"),
         (("coordinator", "p2p", "active"), [], "the coordinator: jobs was a1, b2, and is none"),
         (("coordinator", "p2p", "leader"), {"id": "c2"}, "orchestrator was ringrift, c1, and is ringrift, c2"),
+        (("coordinator", "p2p", "complete"), None, "and is ringrift, c1, not all seen"),
+        (("hosts", "h100", "disk"), {"verdict": "full", "reason": "0 bytes free"}, "disk_full on h100"),
         (("config",), "hex8_4p", "it is a plan for hex8_2p, and not for hex8_4p"),
     ],
 )  # fmt: skip
@@ -103,6 +110,7 @@ def test_a_plan_keeps_what_was_predicted():
     ("content", "words"),
     [
         ("", "is no plan, it is not JSON"),
+        (None, "plan.json cannot be read: it does not exist"),
         ("[" * 100000, "is no plan, it is not JSON"),
         ("[]", "is no plan of a recovery"),
         ('{"plan": true}', "is no plan of a recovery"),
