@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
-.PHONY: help demo test soak lint bench build clean
+.PHONY: help demo test soak faults lint bench build clean
 
 help: ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,6 +15,10 @@ test: ## run every test
 soak: ## run the random tests in full count; SOAK_SEED=… repeats a run
 	@tools/setup.sh test
 	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH SOAK=1 .venv/bin/python -m pytest -q -rP -n 2 --dist loadfile -m soak
+
+faults: ## break recoveries in every known way, at every place; resumable, under 90 minutes, as root
+	@tools/setup.sh test
+	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH .venv/bin/python -m tests.faults $(ARGS)
 
 lint: ## run the linters alone
 	@tools/setup.sh test

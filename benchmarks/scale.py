@@ -57,12 +57,13 @@ def run(*argv: str, timeout: float = 900, **environment: str) -> tuple[float, su
 
 
 class Lab:
-    def __init__(self, directory: pathlib.Path, nodes: int) -> None:
+    def __init__(self, directory: pathlib.Path, nodes: int, api: str = "ringrift") -> None:
         self.directory = directory
         self.nodes = nodes
-        self("up", "--driver", "netns", "--nodes", str(nodes))
+        self("up", "--driver", "netns", "--nodes", str(nodes), "--api", api)
         _seconds, done = run("ansible-inventory", "-i", str(self.inventory), "--list")
         listed = json.loads(done.stdout)["_meta"]["hostvars"]
+        self.coordinator = listed["coordinator-1"]
         self.hosts = {name: values for name, values in listed.items() if name != "coordinator-1"}
 
     def __call__(self, *words: str) -> str:

@@ -17,15 +17,20 @@ from lab.faults._scene import Scene
 Limits = Tuple[int, Optional[int]]
 
 
-def move(scene: Scene, limits: Callable[[List[os.DirEntry]], Limits]) -> pathlib.Path:
-    """The folder of the checkpoints, on a disk of as many bytes and inodes as ``limits`` gives for their files."""
+def just_enough(files: List[os.DirEntry]) -> Limits:
+    """Room for the files and a little more."""
+    return sum(entry.stat().st_size + 4096 for entry in files if entry.is_file()) + (1 << 20), None
+
+
+def move(scene: Scene, limits: Callable[[List[os.DirEntry]], Limits], name: str = "checkpoints") -> pathlib.Path:
+    """A folder of the service, on a disk of as many bytes and inodes as ``limits`` gives for its files."""
     node = scene.training_node()
-    folder = scene.driver.service(node, "checkpoints")
+    folder = scene.driver.service(node, name)
     if not folder.is_dir():
-        raise LabError(f"{node.name} has no directory checkpoints to fill.")
+        raise LabError(f"{node.name} has no directory {name} to fill.")
     with tempfile.TemporaryDirectory(prefix="ringrift-lab-", dir=scene.instance.directory) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)
-        scene.driver.mount_small(node, os.path.join(node.service, "checkpoints"), *limits(list(os.scandir(aside))))
+        scene.driver.mount_small(node, os.path.join(node.service, name), *limits(list(os.scandir(aside))))
         shutil.copytree(aside, folder, dirs_exist_ok=True)
     return folder
 

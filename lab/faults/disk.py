@@ -13,9 +13,7 @@ FILLER = ".filler"
 
 def apply(scene: Scene) -> str:
     node = scene.training_node()
-    folder = _small_disk.move(
-        scene, lambda files: (sum(entry.stat().st_size + 4096 for entry in files if entry.is_file()) + (1 << 20), None)
-    )
+    folder = _small_disk.move(scene, _small_disk.just_enough)
     fill(str(folder / FILLER))
     return f"the disk of checkpoints on {node.name} is full"
 

@@ -19,6 +19,7 @@ Environment of the stand-in alone:
     LAB_COOLDOWN_SECONDS time after a training in which /dispatch_training refuses without force, in seconds (300)
     LAB_HAS_GPU          1 or 0: whether the node has a GPU (all have one but the coordinator)
     data/lab/p2p_records.json   training records that the leader takes into its memory when the file is written
+    data/lab/p2p_answers.json   how every request is answered: {"how": "slow"}, error, garbage, or refuse (changes only)
     data/lab/p2p_unwired.json   names of events that have lost their subscribers; deleted at the next start
 """
 

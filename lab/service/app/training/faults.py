@@ -16,6 +16,8 @@ trainer runs:
     {"compile": true}                                  stays in front of the first epoch and burns a CPU
     {"evaluate": true}                                 stays in the evaluation after an epoch and burns a CPU
     {"error": "..."}                                   the next batch ends the trainer with this error
+    {"error": "...", "error_after": 1}                 ... after so many epochs of this trainer
+    {"no_checkpoints": true}                           trains on and writes no checkpoint
     {"finish": true}                                   the epoch that runs is the last one
 """
 

@@ -262,7 +262,7 @@ class Training:
             progress.epoch = epoch
             progress.epochs_completed += 1
             self.report(epoch)
-            if (epoch + 1) % args.checkpoint_interval == 0:
+            if (epoch + 1) % args.checkpoint_interval == 0 and not faults.current().get("no_checkpoints"):
                 self.save_interval(epoch, f"checkpoint_epoch_{epoch + 1}.pth")
             stop = self.stopping(progress.val_loss, self.network)
             if progress.val_loss < progress.best:
@@ -306,7 +306,7 @@ class Training:
             )
         value_loss, policy_loss, _, gradients = self.network.losses(features, scalars, values, policies)
         loss = value_loss + policy_loss
-        if fault.get("error"):
+        if fault.get("error") and self.progress.epochs_completed >= int(fault.get("error_after", 0)):
             raise RuntimeError(str(fault["error"]))
         if fault.get("nan") or not np.isfinite(loss):
             raise RuntimeError(

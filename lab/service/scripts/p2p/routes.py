@@ -31,6 +31,9 @@ from scripts.p2p.work_queue import ITEM_TIMEOUT, Backpressure
 BODY_LIMIT = 1 << 20
 # How long the answer to a restart has to leave.
 RESTART_SECONDS = 2.0
+# What a fault asks of every answer.
+ANSWERS = "data/lab/p2p_answers.json"
+SLOW_SECONDS = 60.0
 # A restart of the service starts its daemons anew.
 DAEMONS_DOWN = "data/lab/daemons_down.json"
 CONFIG = re.compile(r"\A([a-z][a-z0-9]*)_([2-4])p\Z")
@@ -511,7 +514,25 @@ class RequestHandler(BaseHTTPRequestHandler):
         if not self._authorized():
             self._write(401, {"error": "unauthorized"})
             return
-        self._write(*self._dispatch(raw))
+        if self.command not in ("GET", "HEAD"):
+            logger.info("%s %s %s", self.command, self.path, raw[:500].decode("utf-8", errors="replace"))
+        self._write(*(self._broken() or self._dispatch(raw)))
+
+    def _broken(self) -> Reply | None:
+        """What is answered instead, where a fault asks for it."""
+        try:
+            how = json.loads((self.server.orchestrator.root / ANSWERS).read_text()).get("how")
+        except (OSError, ValueError, AttributeError):
+            return None
+        if how == "slow":
+            time.sleep(SLOW_SECONDS)
+        if how == "error":
+            return problem("database is locked", 500)
+        if how == "garbage":
+            return 200, "<html><body>502 Bad Gateway {{ 7 * 7 }}</body></html>"
+        if how == "refuse" and self.command == "POST":
+            return 200, {"success": False, "error": "Cluster is in maintenance"}
+        return None
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
 

@@ -1,0 +1,28 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fill the disk that the training file is on."""
+
+from __future__ import annotations
+
+from lab.errors import LabError
+from lab.faults import _small_disk, disk
+from lab.faults._scene import Scene
+
+FOLDER = "data/training"
+
+
+def apply(scene: Scene) -> str:
+    node = scene.training_node()
+    folder = _small_disk.move(scene, _small_disk.just_enough, FOLDER)
+    disk.fill(str(folder / disk.FILLER))
+    return f"the disk of {FOLDER} on {node.name} is full"
+
+
+def mend(scene: Scene) -> str:
+    node = scene.training_node()
+    filler = scene.driver.service(node, FOLDER, disk.FILLER)
+    if not filler.exists():
+        raise LabError(f"The disk of {FOLDER} on {node.name} is not full.")
+    filler.unlink()
+    return f"the disk of {FOLDER} on {node.name} has room again"
