@@ -105,8 +105,9 @@ def test_nothing_in_the_product_knows_the_lab():
                 assert not re.search(r"\blab\b", path.read_text()), path
 
 
-def test_what_proves_our_safety_is_there():
-    named = re.findall(r"`(tests/[a-z_/]+[.]py)::(test_[a-z_0-9]+)`", (ROOT / "docs/safety.md").read_text())
+@pytest.mark.parametrize("name", ["docs/safety.md", "SECURITY.md"])
+def test_what_proves_our_safety_is_there(name):
+    named = re.findall(r"`(tests/[a-z_/0-9]+[.]py)::(test_[a-z_0-9]+)`", (ROOT / name).read_text())
     assert len(named) > 20
     for path, test in named:
         assert re.search(rf"^ *def {test}\(", (ROOT / path).read_text(), re.M), f"{path}::{test}"
