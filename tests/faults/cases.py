@@ -32,6 +32,7 @@ class State:
     options: tuple[str, ...] = ()
     nodes: int = 1
     api: str = "ringrift"
+    playbook: str = "full_recovery"
     settle: float = 0.0
     training: bool = True
     # Faults that must be undone before a second run can find nothing to do.
@@ -95,6 +96,18 @@ STATES = (
     State("no leader", "kill no-leader", ends=FAILS),
     State("disk of the checkpoints full", "kill disk", ends=EITHER, still=False),
     State("fresh export on request", "kill", options=FRESH),
+    *(
+        State(f"fix of {cause}", broken, options=("-e", f"cause={cause}"), playbook="fix")
+        for cause, broken in (
+            ("lock_held", "lock"),
+            ("data_not_ready", "kill data"),
+            ("checkpoint_corrupt", "kill checkpoint"),
+            ("cooldown_active", "finished"),
+            ("gpu_oom", "oom"),
+            ("events_not_wired", "kill events"),
+            ("daemons_down", "kill daemons"),
+        )
+    ),
     State("slow training by force", "slow", options=("-e", "force=true"), still=False),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, Iterator
+from urllib.parse import urlsplit
 
 from lab.instance import Instance
 from lab.nodes import driver_of
@@ -40,11 +41,11 @@ STAMP = re.compile(r"[.]corrupt-\d{8}T\d{6}Z([.]\d+)?")
 WRITE = re.compile(r"INFO - (POST|PUT|DELETE|PATCH) (/\S*) (.*)$", re.M)
 
 
-def predicted(plan: dict[str, Any], coordinator: str, before: World) -> set[Change]:
-    """What a saved plan says, as (host, what, of what)."""
+def predicted(report: dict[str, Any], coordinator: str, before: World) -> set[Change]:
+    """What the report of a dry run says, as (host, what, of what); nothing where it was refused."""
     return {
-        *(change for name, steps in plan["nodes"].items() for change in _of_node(name, steps)),
-        *_of_fleet(coordinator, plan["fleet"], before),
+        *(change for name, steps in report.get("nodes", {}).items() for change in _of_node(name, steps)),
+        *_of_fleet(coordinator, report.get("fleet", {}), before),
     }
 
 
@@ -90,7 +91,8 @@ def _of_fleet(coordinator: str, fleet: dict[str, Any], before: World) -> Iterato
     dispatch = fleet.get("dispatch", {})
     if dispatch.get("changed"):
         request = dispatch["dispatched"]["request"]
-        yield coordinator, "dispatch", json.dumps(request["body"], sort_keys=True)
+        route = urlsplit(request["url"]).path
+        yield coordinator, "dispatch", f"{route} {json.dumps(request['body'], sort_keys=True)}"
 
 
 def made(instance: Instance, before: World, after: World, said: str) -> set[Change]:
@@ -120,7 +122,7 @@ def _requests(coordinator: str, said: str) -> Iterator[Change]:
         if route in ("/work/cancel", "/training/update"):
             yield coordinator, "job ends", str(body.get("work_id") or body.get("job_id"))
         elif route in ("/work/add", "/dispatch_training"):
-            yield coordinator, "dispatch", json.dumps(body, sort_keys=True)
+            yield coordinator, "dispatch", f"{route} {json.dumps(body, sort_keys=True)}"
         elif route == "/admin/restart":
             yield coordinator, "daemons", "restart"
         else:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 
@@ -37,14 +36,12 @@ def play_state(stage: Stage, case: State) -> Outcome:
     time.sleep(case.settle)
     before = world.look(instance)
     size = fidelity.log_size(instance)
-    path = stage.directory / "plan.json"
-    dry = stage.play("full_recovery", "--check", "--diff", "-e", f"plan_file={path}", *case.options)
+    dry = stage.play(case.playbook, "--check", "--diff", *case.options)
     between = world.look(instance)
     outcome.wrong += _touched(instance, before, between, fidelity.log_since(instance, size))
-    plan = json.loads(path.read_text()) if dry.rc == 0 else {"nodes": {}, "fleet": {}}
-    said = fidelity.predicted(plan, instance.coordinator.name, between)
+    said = fidelity.predicted(dry.report if dry.rc == 0 else {}, instance.coordinator.name, between)
     size = fidelity.log_size(instance)
-    real = stage.play("full_recovery", *case.options)
+    real = stage.play(case.playbook, *case.options)
     after = world.look(instance)
     done = fidelity.made(instance, between, after, fidelity.log_since(instance, size))
     outcome.first = _ended(real)
@@ -59,7 +56,7 @@ def play_state(stage: Stage, case: State) -> Outcome:
         outcome.wrong.append("the dry run ended well")
     if real.rc == 0 and case.still:
         # Asked for by force, there is always something to do.
-        second = stage.play("full_recovery", *(() if "force=true" in case.options else case.options))
+        second = stage.play(case.playbook, *(() if "force=true" in case.options else case.options))
         outcome.again = _ended(second)
         if second.rc or second.changed:
             outcome.wrong.append(f"a second run {outcome.again} and changed {second.changed}")

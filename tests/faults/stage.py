@@ -58,13 +58,17 @@ class Act:
 
 @dataclass(frozen=True)
 class Played:
-    """A run of a playbook. ``tasks`` are the names of those that began, ``acts`` what was done meanwhile."""
+    """A run of a playbook. ``tasks`` are the names of those that began, ``acts`` what was done meanwhile.
+
+    ``report`` is what it handed on with set_stats.
+    """
 
     rc: int
     output: str
     seconds: float
     tasks: tuple[str, ...]
     acts: tuple[dict, ...]
+    report: dict
 
     @property
     def flat(self) -> str:
@@ -110,11 +114,6 @@ class Stage:
     def play(self, playbook: str, *words: str, acts: Sequence[Act] = (), timeout: float = 240.0) -> Played:
         return self.begin(playbook, *words, acts=acts).wait(timeout)
 
-    def report(self) -> dict | None:
-        """That of the last run, if it has left one."""
-        paths = sorted((self.directory / "reports").glob(f"*-{CONFIG}.json"), key=lambda path: path.stat().st_mtime_ns)
-        return json.loads(paths[-1].read_text()) if paths else None
-
 
 class Running:
     """A playbook that runs in a process group of its own."""
@@ -154,6 +153,7 @@ class Running:
             time.monotonic() - self.begun,
             tuple(entry["task"] for entry in told if "task" in entry),
             tuple(entry for entry in told if "act" in entry),
+            next((entry["stats"].get("ringrift_recovery", {}) for entry in told if "stats" in entry), {}),
         )
 
 

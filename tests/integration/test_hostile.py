@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node says is shown, kept and handed on, and never obeyed: the whole diagnosis with templates in its evidence."""
+"""What a node says is shown, kept and handed on, and never obeyed, also where it holds a template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from tests.integration.harness import run
 from tests.unit import diagnosis_samples
-
 
 PYTHON = f"ansible_python_interpreter={sys.executable}"
 FORMS = ("{{{{ lookup('pipe', 'touch {0}') }}}}", "{{% set x = lookup('pipe', 'touch {0}') %}}{{{{ x }}}}")

@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import time
-from typing import Dict, Optional
+from typing import Dict
 
 import pytest
 
 from tests.integration import test_stopping
-from tests.integration.harness import CONFIG, QUICK, ROOT, Lab, environment
+from tests.integration.harness import CONFIG, QUICK, Lab
 
 pytestmark = pytest.mark.lab
 
@@ -106,52 +102,3 @@ def test_a_trainer_that_refuses_to_die_keeps_its_lock(cut):
     play = cut.play("full_recovery", "-e", "force=true")
     assert play.rc == 0, play.output
     assert len(cut.trainers()) == 1
-
-
-def killed_at(lab: Lab, task: str, *words: str) -> Optional[str]:
-    """Run full_recovery and kill its controller with all that belongs to it when a task begins; returns the output."""
-    controller = subprocess.Popen(
-        ["ansible-playbook", "-i", str(lab.inventory), "playbooks/full_recovery.yml", "-e", f"config={CONFIG}"]
-        + ["-e", f"ringrift_report_dir={lab.directory / 'reports'}", *words],
-        cwd=ROOT, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    lines = []
-    deadline = time.monotonic() + 120
-    try:
-        for line in controller.stdout:
-            lines.append(line)
-            if task in line or time.monotonic() > deadline:
-                break
-    finally:
-        os.killpg(controller.pid, signal.SIGKILL)
-        controller.wait(10)
-        controller.stdout.close()
-    output = "".join(lines)
-    assert task in output, output
-    return output
-
-
-@pytest.mark.soak
-@pytest.mark.skipif("SOAK" not in os.environ, reason="test_journal.py has such a kill; make soak has more")
-@pytest.mark.parametrize(
-    "task",
-    [
-        "[ringrift.recovery.clear_state : Look for trainers that still run]",
-        "[ringrift.recovery.clear_state : Clear the job records of the orchestrator]",
-    ],
-    ids=["between stop and release", "between release and clear"],
-)
-def test_a_controller_that_is_killed_is_followed_by_one_that_ends_well(lab, task):
-    lab.fresh()
-    was = lab.wait_for_trainer()
-    killed_at(lab, task, "-e", "force=true")
-    assert was not in lab.trainers()
-    play = lab.play("full_recovery")
-    assert play.rc == 0, play.output
-    (now,) = lab.trainers()
-    assert now != was
-    play = lab.play("full_recovery")
-    assert play.rc == 0, play.output
-    assert set(play.changed.values()) == {0}, play.output
-    assert lab.trainers() == [now]

@@ -52,6 +52,10 @@ class CallbackModule(CallbackBase):
             else:
                 self.do(act)
 
+    def v2_playbook_on_stats(self, stats) -> None:
+        # What was handed on with set_stats, also by a dry run, which keeps no report.
+        self.trace.write(json.dumps({"stats": stats.custom.get("_run", {})}, default=str) + "\n")
+
     def do(self, act: dict) -> None:
         if act.get("kill"):
             # The controller and whatever it has at work, as when its machine dies.
