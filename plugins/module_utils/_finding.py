@@ -32,22 +32,33 @@ RUNBOOK = {
     "daemons_down": "Prevention 1. Enable health monitoring",
 }
 
-# Where this collection's documentation speaks of it.
-DOC = {
-    "gpu_oom": "docs/batch_size.md",
-    "lock_held": "docs/locks.md",
-    "data_not_ready": "docs/verifying_files.md",
-    "checkpoint_corrupt": "docs/verifying_files.md",
-    "events_not_wired": "docs/events.md",
-    "daemons_down": "docs/events.md",
-    "trigger_blocked": "docs/events.md",
-    "process_hung": "docs/stopping.md",
-    "process_unkillable": "docs/stopping.md",
-    "gpu_sick": "docs/gpu_status.md",
-    "gpu_wedged": "docs/gpu_status.md",
-    "gpu_memory_leaked": "docs/gpu_status.md",
-    "host_oom": "docs/kernel_events.md",
-}
+# What can be found beside that training moves; each has a page of its own in docs/causes.
+CAUSES = (
+    "checkpoint_corrupt",
+    "clock_skew",
+    "cooldown_active",
+    "daemons_down",
+    "data_not_ready",
+    "disk_full",
+    "duplicate_trainers",
+    "events_not_wired",
+    "gpu_memory_leaked",
+    "gpu_oom",
+    "gpu_sick",
+    "gpu_wedged",
+    "host_oom",
+    "lock_held",
+    "memory_low",
+    "no_leader",
+    "node_unreachable",
+    "not_running",
+    "orchestrator_down",
+    "probe_failed",
+    "process_hung",
+    "process_unkillable",
+    "training_failed",
+    "trigger_blocked",
+)
 
 # Causes that have a task file of their own in the role `fix`.
 QUICK_FIXES = (
@@ -137,4 +148,5 @@ def finding(
         playbook, _, rest = FIX[cause].partition(" ")
         fix = f"{playbook} -e config={config} {rest}".rstrip()
     known = tuple(fact for fact in facts if fact)
-    return Finding(cause, severity, confidence, host, summary, known, fix, RUNBOOK.get(cause), DOC.get(cause))
+    doc = f"docs/causes/{cause}.md" if cause in CAUSES else None
+    return Finding(cause, severity, confidence, host, summary, known, fix, RUNBOOK.get(cause), doc)

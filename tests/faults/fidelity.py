@@ -129,6 +129,10 @@ def _requests(coordinator: str, said: str) -> Iterator[Change]:
             yield coordinator, "request", f"{route} {text}"
 
 
+def is_lock(change: Change) -> bool:
+    return change[1] == "file" and change[2].startswith("data/locks/")
+
+
 def log_size(instance: Instance) -> int:
     return driver_of(instance).service(instance.coordinator, LOG).stat().st_size
 
