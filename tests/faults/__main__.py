@@ -55,7 +55,7 @@ class Results:
                 (self.path.parent / f"{name}.log").write_text(output)
             state = "WRONG" if outcome.wrong else "ok"
             print(f"{state:5} {outcome.seconds:5.0f} s  {outcome.name}: {outcome.first}, {outcome.again}", flush=True)
-            for line in outcome.wrong:
+            for line in outcome.wrong[:8]:
                 print(f"      {line}", flush=True)
 
 

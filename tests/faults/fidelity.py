@@ -25,6 +25,9 @@ OTHERS = (
     "checkpoints/checkpoint_epoch_*.pth.sha256",
     "checkpoints/checkpoint_emergency_*",
     "checkpoints/avg_ckpt_*",
+    # Those of the second trainer of the fault `duplicate`.
+    "checkpoints/second/*",
+    "models/second_*",
     "*.db-wal",
     "models/candidate_*",
     "models/*_best*",

@@ -25,7 +25,7 @@ from tests.integration.harness import CONFIG
 # The bytes of these must be somewhere afterwards, under whatever name.
 PRECIOUS = ("data/training/*.npz", "models/*.pth", "checkpoints/*.pth", "data/games/*.db")
 # What a trainer writes over by itself, once one runs.
-TRAINERS = ("checkpoints/checkpoint_epoch_*.pth", "models/candidate_*", "models/*_best*")
+TRAINERS = ("checkpoints/*", "models/candidate_*", "models/second_*", "models/*_best*")
 NPZ = f"data/training/{CONFIG}.npz"
 MODELS = (f"models/checkpoint_{CONFIG}.pth", f"models/canonical_{CONFIG}.pth")
 JOURNAL = f"data/recovery/{CONFIG}.jsonl"
