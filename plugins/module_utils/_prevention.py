@@ -43,6 +43,8 @@ SETTING = "ringrift_batch_size"
 FEW_INODES = 1000
 # More of them are in the report.
 MOST_SHOWN = 50
+# What Ansible begins the words with of a host that it cannot reach.
+TASK_FAILED = "Task failed: "
 AGAIN = "run this again when nothing is in its way"
 
 Values = Mapping[str, Any]
@@ -130,7 +132,7 @@ def blocked(journal: Any, coordinator: str) -> Optional[str]:
     """Why nothing may be changed that a recovery of the same config may be at; None where none is under way."""
     known = part(journal, "journal")
     if not known:
-        return f"whether a recovery is under way is not known (the journal on {coordinator}: {_reason(journal)})"
+        return f"whether a recovery is under way is not known: the journal on {coordinator} was not seen"
     if known.get("running") is None:
         return None
     who = part(known, "running", "who")
@@ -151,7 +153,7 @@ def _daemons(run: Run, host: str, first: Values) -> Point:
         faults.append(f"nobody listens to {', '.join(texts(wiring.get('missing')))}")
     again = run.command("fix.yml -e cause=daemons_down")
     if not faults:
-        if not known.get("reachable") or known.get("reason") or known.get("running") is None:
+        if not (known.get("reachable") is True and known.get("running") is True and known.get("down") == []):
             why = f"the daemons at {known.get('url')} are not known: {known.get('reason')}"
             return _unseen(DAEMONS, host, why, f"look at the service there, or {again}")
         unknown = wiring.get("reason") if wiring.get("verdict") == "unknown" else None
@@ -253,15 +255,21 @@ def _checkpoints(run: Run, host: str, result: Any) -> Point:
         return _unseen(CHECKPOINTS, host, f"not looked at, because {run.blocked or 'the run ended before it'}", AGAIN)
     if "kept" not in result:
         return _unseen(CHECKPOINTS, host, _reason(result), "look at the checkpoints there")
-    words = str(result.get("msg"))
+    gone, kept = len(rows(result.get("pruned"))), len(rows(result["kept"]))
+    would = "would be" if run.check_mode else "were"
+    words = (
+        f"{gone} of {gone + kept} files {would} removed, {kept} stay" if gone else f"{kept} files, none of them beyond"
+    )
     if rows(result.get("failed_files")):
-        return Point(CHECKPOINTS, host, NEEDS_YOU, words, "remove them by hand, or run with become", WARNING)
+        why = f"{words}; {_reason(result)}"
+        return Point(CHECKPOINTS, host, NEEDS_YOU, why, "remove them by hand, or run with become", WARNING)
     if any(entry.get("reason") == "may_be_open" for entry in rows(result["kept"])):
         return _unseen(CHECKPOINTS, host, f"{words}; {result.get('unseen')}", "run with become")
     if result.get("changed"):
         return run.did(CHECKPOINTS, host, words)
     if any(group.get("newest_verified") is None for group in rows(result.get("groups"))):
-        return Point(CHECKPOINTS, host, NEEDS_YOU, words, run.command("fix.yml -e cause=checkpoint_corrupt"), WARNING)
+        then = run.command("fix.yml -e cause=checkpoint_corrupt")
+        return Point(CHECKPOINTS, host, NEEDS_YOU, _reason(result), then, WARNING)
     return Point(CHECKPOINTS, host, OK, words)
 
 
@@ -317,4 +325,5 @@ def _failed(result: Values) -> bool:
 
 def _reason(result: Any) -> str:
     """What a task that could not do its work says."""
-    return text(part(result).get("msg")) or "no answer"
+    words = text(part(result).get("msg")) or "no answer"
+    return words[len(TASK_FAILED) :] if words.startswith(TASK_FAILED) else words
