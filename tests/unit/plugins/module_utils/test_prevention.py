@@ -131,7 +131,7 @@ def test_all_is_well():
         ("timer", "localhost", {"prevent_timer_manager": {"rc": 0}, "prevent_timer_files": {"changed": True}},
          "applied", "info", "changed"),
         ("timer", "localhost", {"prevent_timer_manager": {"rc": 0},
-                                "prevent_timer_started": {"failed": True, "msg": "bad"}}, "needs_you", "warning", "bad"),
+                                "prevent_timer_started": {"failed": True, "msg": "no"}}, "needs_you", "warning", "no"),
     ],
 )  # fmt: skip
 def test_one_thing_is_another(cause, host, changed, state, severity, words):
