@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _disk, _gpu_memory_fit
+from ansible_collections.ringrift.recovery.plugins.module_utils import _disk, _event_wiring, _gpu_memory_fit
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._finding import CRITICAL, INFO, WARNING
 from ansible_collections.ringrift.recovery.plugins.module_utils._plain import part, rows, text, texts, whole
@@ -150,7 +150,9 @@ def _daemons(run: Run, host: str, first: Values) -> Point:
     states = part(known, "daemons")
     faults = [f"{name} is {states.get(name) or 'not there'}" for name in texts(known.get("down"))]
     if wiring.get("verdict") == "unwired":
-        faults.append(f"nobody listens to {', '.join(texts(wiring.get('missing')))}")
+        # A healthy orchestrator has nobody for TRAINING_FAILED.
+        missing = [name for name in texts(wiring.get("missing")) if name in _event_wiring.NEEDED]
+        faults.append(f"nobody listens to {', '.join(missing)}")
     again = run.command("fix.yml -e cause=daemons_down")
     if not faults:
         if not (known.get("reachable") is True and known.get("running") is True and known.get("down") == []):
@@ -164,6 +166,8 @@ def _daemons(run: Run, host: str, first: Values) -> Point:
         if restarted.get("changed") and not _failed(restarted):
             done = f"{told}; {'they would be' if run.check_mode else 'they were'} restarted (by {restarted.get('via')})"
             return run.did(DAEMONS, host, done)
+        if not _failed(restarted):
+            return Point(DAEMONS, host, OK, f"{told} at first; all of them run now")
         return Point(DAEMONS, host, NEEDS_YOU, f"{told}; not restarted: {_reason(restarted)}", again, CRITICAL)
     why = f"left alone, because {run.blocked}" if run.blocked else "nothing was restarted"
     return Point(DAEMONS, host, NEEDS_YOU, f"{told}; {why}", AGAIN, CRITICAL)
@@ -203,6 +207,9 @@ def _batch_size(host: str, seen: Values, setting: Any) -> Point:
     if facts.last is not None and facts.last > allowed:
         words = f"the trainer that runs has {facts.last} ({facts.last_from}), and {memory} allows {allowed}"
         return Point(BATCH_SIZE, host, NEEDS_YOU, words, f"it takes {SETTING} ({usual}) at its next restart", WARNING)
+    if part(seen, "errors").get("progress"):
+        why = f"what a trainer that runs has is not known: {part(seen, 'errors')['progress']}"
+        return _unseen(BATCH_SIZE, host, why, "look at it with training_progress")
     return Point(BATCH_SIZE, host, OK, f"{SETTING} is {usual}, and {memory} allows {allowed}")
 
 

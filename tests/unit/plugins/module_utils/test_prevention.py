@@ -47,7 +47,10 @@ def pruned(count=0, freed=0, **more):
 
 def daemons(*down, wiring="wired", **more):
     known = {"url": "u", "reachable": True, "reason": None, "running": True, "down": list(down), "daemons": {}, **more}
-    return {"daemons": known, "wiring": {"verdict": wiring, "reason": "404", "missing": ["TRAINING_STARTED"]}}
+    return {
+        "daemons": known,
+        "wiring": {"verdict": wiring, "reason": "404", "missing": ["TRAINING_STARTED", "TRAINING_FAILED"]},
+    }
 
 
 def healthy() -> dict:
@@ -86,13 +89,16 @@ def test_all_is_well():
         ("daemons", "boss", {"prevent_daemons": daemons(reachable=False, reason="refused", running=None)},
          "not_seen", "critical", "refused"),
         ("daemons", "boss", {"prevent_daemons": daemons("event_router")}, "needs_you", "critical", "nothing was"),
-        ("daemons", "boss", {"prevent_daemons": daemons(wiring="unwired")}, "needs_you", "critical", "nobody listens"),
+        ("daemons", "boss", {"prevent_daemons": daemons(wiring="unwired")}, "needs_you", "critical", "STARTED;"),
         ("daemons", "boss", {"prevent_daemons": daemons(wiring="unknown")}, "ok", "info", "not known (404)"),
         ("daemons", "boss", {"prevent_daemons": daemons("event_router"), "fix_events": RESTARTED},
          "applied", "info", "they were restarted (by http)"),
         ("daemons", "boss", {"prevent_daemons": daemons("event_router"),
                              "fix_events": {"failed": True, "changed": True, "msg": "it would end pid 7"}},
          "needs_you", "critical", "it would end pid 7"),
+        ("daemons", "boss", {"prevent_daemons": daemons("event_router"), "fix_events": {"changed": False}},
+         "ok", "info", "all of them run now"),
+        ("batch_size", "a", {"prevent_gpu": {**gpu(), "errors": {"progress": "slow"}}}, "not_seen", "critical", "slow"),
         ("batch_size", "a", {"ringrift_batch_size": 4096}, "needs_you", "warning", "80 GiB of GPU memory allows 2048"),
         ("batch_size", "a", {"prevent_gpu": gpu(8), "ringrift_batch_size": 256}, "ok", "info", "allows 256"),
         ("batch_size", "a", {"prevent_gpu": gpu(8)}, "needs_you", "warning", "allows 256"),
