@@ -153,11 +153,11 @@ def _daemons(run: Run, host: str, first: Values) -> Point:
         # A healthy orchestrator has nobody for TRAINING_FAILED.
         missing = [name for name in texts(wiring.get("missing")) if name in _event_wiring.NEEDED]
         faults.append(f"nobody listens to {', '.join(missing)}")
-    again = run.command("fix.yml -e cause=daemons_down")
     if not faults:
         if not (known.get("reachable") is True and known.get("running") is True and known.get("down") == []):
             why = f"the daemons at {known.get('url')} are not known: {known.get('reason')}"
-            return _unseen(DAEMONS, host, why, f"look at the service there, or {again}")
+            then = f"look at the service there, or {run.command('fix.yml -e cause=daemons_down')}"
+            return _unseen(DAEMONS, host, why, then)
         unknown = wiring.get("reason") if wiring.get("verdict") == "unknown" else None
         more = f"; who listens is not known ({unknown})" if unknown else ""
         return Point(DAEMONS, host, OK, f"event_router, feedback_loop and data_pipeline run{more}")
@@ -168,7 +168,7 @@ def _daemons(run: Run, host: str, first: Values) -> Point:
             return run.did(DAEMONS, host, done)
         if not _failed(restarted):
             return Point(DAEMONS, host, OK, f"{told} at first; all of them run now")
-        return Point(DAEMONS, host, NEEDS_YOU, f"{told}; not restarted: {_reason(restarted)}", again, CRITICAL)
+        return Point(DAEMONS, host, NEEDS_YOU, f"{told}; not restarted: {_reason(restarted)}", AGAIN, CRITICAL)
     why = f"left alone, because {run.blocked}" if run.blocked else "nothing was restarted"
     return Point(DAEMONS, host, NEEDS_YOU, f"{told}; {why}", AGAIN, CRITICAL)
 
