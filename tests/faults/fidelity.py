@@ -113,7 +113,11 @@ def made(instance: Instance, before: World, after: World, said: str) -> set[Chan
         for pid, ticks, argv in before.nodes[name]["processes"]:
             if (pid, ticks) not in alive and _trains(argv):
                 changes.add((name, "process ends", str(pid)))
-    return changes | set(_requests(instance.coordinator.name, said))
+    changes |= set(_requests(instance.coordinator.name, said))
+    if not any(what == "dispatch" for _host, what, _of in changes):
+        # Where nobody was asked for a trainer, one that is new was started directly.
+        changes |= {(node, "trainer", "starts") for node, pid in after.trainers if (node, pid) not in before.trainers}
+    return changes
 
 
 def _requests(coordinator: str, said: str) -> Iterator[Change]:
