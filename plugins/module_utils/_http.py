@@ -19,7 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
@@ -142,6 +142,8 @@ def send(
     deadline: float = 30.0,
     dry_run: bool = False,
     headers: Optional[Mapping[str, str]] = None,
+    limit: Optional[int] = None,
+    reader: Optional[Callable[[bytes], Any]] = None,
 ) -> Tuple[Answer, ...]:
     """Send the requests in their order and return one answer for each.
 
@@ -150,6 +152,8 @@ def send(
     :param timeout: seconds for one request, from connecting to the last byte
     :param deadline: seconds for all of them; what has not begun by then is not sent
     :param headers: sent with each of them, besides the usual ones
+    :param limit: bytes, ``BODY_LIMIT`` by default; a longer answer is not read to its end and not believed
+    :param reader: makes the body out of the bytes of an answer; the default is ``decode``
     :raises RecoveryError: the URL, the token or a header cannot be used
     """
     base = check_url(url)
@@ -170,12 +174,14 @@ def send(
         if dry_run and not group[0].safe:
             answers.extend(Answer(request.name, request.method, request.path, skipped=True) for request in group)
             continue
-        limit = min(timeout, end - time.monotonic())
-        if limit <= 0:
+        left = min(timeout, end - time.monotonic())
+        if left <= 0:
             late = f"not sent: the deadline of {deadline:g} s had passed"
             answers.extend(Answer(request.name, request.method, request.path, error=late) for request in group)
             continue
-        answers.extend(_send_group(base, group, token, limit, headers or {}))
+        answers.extend(
+            _send_group(base, group, token, left, headers or {}, _Reading(limit or BODY_LIMIT, reader or decode))
+        )
     return tuple(answers)
 
 
@@ -190,14 +196,25 @@ def _groups(requests: Sequence[Request]) -> Iterable[Tuple[Request, ...]]:
         yield tuple(group)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    limit: int
+    reader: Callable[[bytes], Any]
+
+
 def _send_group(
-    base: str, group: Sequence[Request], token: Optional[str], limit: float, headers: Mapping[str, str]
+    base: str,
+    group: Sequence[Request],
+    token: Optional[str],
+    limit: float,
+    headers: Mapping[str, str],
+    reading: _Reading,
 ) -> List[Answer]:
     # A thread can be left behind at its deadline; a socket timeout alone never ends a server that drips bytes.
     started = time.monotonic()
     boxes: List[List[Answer]] = [[] for request in group]
     threads = [
-        threading.Thread(target=_exchange, args=(base, request, token, limit, headers, box), daemon=True)
+        threading.Thread(target=_exchange, args=(base, request, token, limit, headers, reading, box), daemon=True)
         for request, box in zip(group, boxes)
     ]
     for thread in threads:
@@ -211,7 +228,13 @@ def _send_group(
 
 
 def _exchange(
-    base: str, request: Request, token: Optional[str], limit: float, headers: Mapping[str, str], box: List[Answer]
+    base: str,
+    request: Request,
+    token: Optional[str],
+    limit: float,
+    headers: Mapping[str, str],
+    reading: _Reading,
+    box: List[Answer],
 ) -> None:
     started = time.monotonic()
     status: Optional[int] = None
@@ -220,14 +243,14 @@ def _exchange(
     try:
         with _opener().open(_prepare(base, request, token, headers), timeout=limit) as response:
             status = response.status
-            raw = response.read(BODY_LIMIT + 1)
-            broken = len(raw) <= BODY_LIMIT and response.length not in (None, 0)
-        if len(raw) > BODY_LIMIT:
-            error = f"the answer is longer than {BODY_LIMIT} bytes"
+            raw = response.read(reading.limit + 1)
+            broken = len(raw) <= reading.limit and response.length not in (None, 0)
+        if len(raw) > reading.limit:
+            error = f"the answer is longer than {reading.limit} bytes"
         elif broken:
             error = f"the answer broke off after {len(raw)} bytes"
         else:
-            body = decode(raw)
+            body = reading.reader(raw)
     # ValueError: http.client reads header values as numbers; RuntimeError and MemoryError: a hostile answer.
     except (OSError, http.client.HTTPException, ValueError, RuntimeError, MemoryError) as exc:
         error = explain(exc, limit)
@@ -263,9 +286,28 @@ def decode(raw: bytes) -> Any:
     if not text.strip():
         return None
     try:
-        return _clean(json.loads(text, parse_constant=_no_constant))
+        return parse(text)
     except (ValueError, RecursionError):
         return text[:TEXT_LIMIT]
+
+
+def parse(text: str, unique: bool = False) -> Any:
+    """The JSON in a text; with ``unique`` an object that names a key twice is refused.
+
+    :raises ValueError: it is not JSON, or nested too deep; RecursionError where it is nested much too deep
+    """
+    return _clean(json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once if unique else None))
+
+
+def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    # The key is cleaned before it is compared: two that differ in what cannot be printed become one later.
+    found: Dict[str, Any] = {}
+    for key, value in pairs:
+        key = _clean(key)
+        if key in found:
+            raise ValueError(f"it has {_cut(key)} twice")
+        found[key] = value
+    return found
 
 
 def _no_constant(name: str) -> None:
