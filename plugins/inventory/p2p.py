@@ -264,7 +264,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if kept is not None:
                 return kept
         try:
-            url, status = _fleet_status.fetch(urls, self._token(), self._option("timeout"), now)
+            url, status = _fleet_status.fetch(urls, self._token(), self._option("timeout"))
         except _fleet_status.NoStatusError as exc:
             if not can_do_without:
                 raise

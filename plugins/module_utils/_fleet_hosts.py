@@ -32,7 +32,7 @@ _USER = re.compile(r"\A[A-Za-z_][A-Za-z0-9._-]{0,63}\$?\Z")
 # Goes into an option of ssh in double quotes.
 _PATH = re.compile(r"\A[^\x00-\x1f\x7f\"\\-][^\x00-\x1f\x7f\"\\]{0,1023}\Z")
 _VENV = re.compile(r"(?:\A|&&\s*|;\s*)(?:source|\.)\s+([~/][^\s;&|$`\"'\\]*)/bin/activate\s*\Z")
-_NO_GPU = ("", "none", "null", "n/a", "no", "cpu")
+_NO_GPU = ("none", "null", "n/a", "no", "cpu")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _read_host(name: Any, row: Any, source: str) -> Tuple[str, Listed]:
     if not isinstance(row, Mapping):
         raise RecoveryError(f"{source}: host {name!r} has no settings; give it at least ssh_host.")
     entry = _Entry(name, row, source)
-    role, gpu = entry.word("role"), as_text(row.get("gpu"))
+    role, gpu = entry.word("role"), "none" if row.get("gpu") is False else as_text(row.get("gpu"))
     memory = as_number(row.get("gpu_vram_gb"))
     path = entry.text("ringrift_path", _PATH, "a path")
     host = Listed(
@@ -94,8 +94,8 @@ def _read_host(name: Any, row: Any, source: str) -> Tuple[str, Listed]:
         role=role,
         status=entry.word("status"),
         provider=_provider(name, row),
-        gpu=None if (gpu or "").strip().lower() in _NO_GPU else gpu,
-        has_gpu=_has_gpu(row, gpu, memory, role),
+        gpu=None if (gpu or "none").strip().lower() in _NO_GPU else gpu,
+        has_gpu=_has_gpu(gpu, memory, role),
         trains=row["training_enabled"] if isinstance(row.get("training_enabled"), bool) else None,
         facts={
             "gpu_vram_gb": whole(memory),
@@ -177,15 +177,13 @@ def _provider(name: str, row: Mapping[str, Any]) -> Optional[str]:
     return provider_of(name)
 
 
-def _has_gpu(
-    row: Mapping[str, Any], gpu: Optional[str], memory: Optional[float], role: Optional[str]
-) -> Optional[bool]:
+def _has_gpu(gpu: Optional[str], memory: Optional[float], role: Optional[str]) -> Optional[bool]:
     # The file writes none as a text where a node has no GPU.
     if gpu is not None and gpu.strip().lower() not in _NO_GPU:
         return True
     if memory:
         return True
-    if gpu is not None or memory == 0 or (role or "").startswith("cpu_") or ("gpu" in row and row["gpu"] is None):
+    if gpu is not None or memory == 0 or (role or "").startswith("cpu_"):
         return False
     return True if (role or "").startswith(("gpu_", "nn_")) else None
 

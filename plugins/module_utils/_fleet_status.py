@@ -62,7 +62,7 @@ class Status:
     page: Mapping[str, Any]
 
 
-def fetch(urls: List[str], token: Optional[str], timeout: float, now: float) -> Tuple[str, Status]:
+def fetch(urls: List[str], token: Optional[str], timeout: float) -> Tuple[str, Status]:
     """The status from the first URL that gives a whole one, and that URL.
 
     :param timeout: seconds for each URL
@@ -74,13 +74,13 @@ def fetch(urls: List[str], token: Optional[str], timeout: float, now: float) -> 
         request = Request("status", "GET", PATH)
         (answer,) = send(url, [request], token, timeout, timeout, limit=BYTES_LIMIT, reader=bytes)
         try:
-            return url, read_answer(answer, url, token, now)
+            return url, read_answer(answer, url, token)
         except RecoveryError as exc:
             reasons.append(str(exc))
     raise NoStatusError(" ".join(reasons))
 
 
-def read_answer(answer: Answer, url: str, token: Optional[str], now: float) -> Status:
+def read_answer(answer: Answer, url: str, token: Optional[str]) -> Status:
     """The status in what came back; ``answer.body`` are the bytes.
 
     :raises RecoveryError: it is not the whole status of an orchestrator
