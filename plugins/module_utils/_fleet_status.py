@@ -26,13 +26,18 @@ NAME_LIMIT = 300
 LIST_LIMIT = 32
 LISTED = 5
 
-TEXTS = ("role", "host", "tailscale_ip", "gpu_name", "version", "code_version", "status", "relay_via")
+# What moves from second to second is left to those who look at the node.
+TEXTS = ("role", "host", "tailscale_ip", "gpu_name", "version")
 NUMBERS = (
-    "cpu_count", "cpu_percent", "memory_gb", "memory_percent", "disk_percent", "disk_free_gb", "gpu_percent",
-    "gpu_memory_percent", "selfplay_jobs", "training_jobs", "active_job_count", "errors_last_hour", "oom_events",
-    "consecutive_failures", "gpu_failure_count",
-)  # fmt: skip
-FLAGS = ("has_gpu", "retired", "nat_blocked", "endpoint_conflict", "leader_eligible", "disk_cleanup_needed")
+    "memory_gb",
+    "disk_percent",
+    "disk_free_gb",
+    "selfplay_jobs",
+    "training_jobs",
+    "errors_last_hour",
+    "oom_events",
+)
+FLAGS = ("has_gpu", "retired", "nat_blocked", "leader_eligible")
 MOMENTS = ("last_heartbeat", "last_oom_time", "retired_at")
 KEPT = (*TEXTS, *NUMBERS, *FLAGS, *MOMENTS, "node_id", "is_alive", "seconds_since_heartbeat", "capabilities")
 

@@ -318,8 +318,10 @@ def _clean(value: Any, depth: int = 0) -> Any:
     # Lone surrogates cannot be printed, and deep nesting breaks whoever walks the answer next.
     if depth > DEPTH_LIMIT:
         raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, str):
-        return value.encode("utf-8", errors="replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", errors="replace").decode("utf-8")
     if isinstance(value, list):
         return [_clean(item, depth + 1) for item in value]
     if isinstance(value, dict):

@@ -234,12 +234,12 @@ def test_the_token_comes_from_the_environment_or_a_template_and_is_never_printed
 
 def test_nothing_that_a_peer_says_is_evaluated(fleet, server):
     mark, evil = trap(fleet)
-    row = peer(evil, gpu=f"{evil} H100", role=evil, host=evil, version=evil, capabilities=[evil], status=evil)
+    row = peer(evil, gpu=f"{evil} H100", role=evil, host=evil, version=evil, capabilities=[evil])
     server.answers["GET", "/status"] = (200, page(row, peer("lambda-gh200-b-new", GH200)))
     fleet.write(
         url=fleet.url, strict=True,
-        compose={"copied": "p2p_version", "in_a_list": "[p2p_status | default('')]"},
-        keyed_groups=[{"key": "p2p_status | default('none')", "prefix": "status"}],
+        compose={"copied": "p2p_version", "in_a_list": "[p2p_role]"},
+        keyed_groups=[{"key": "p2p_version", "prefix": "version"}],
     )  # fmt: skip
     found = fleet.list()
     (name,) = found["h100"]["hosts"]
