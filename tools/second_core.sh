@@ -29,4 +29,5 @@ PATH=$PWD/$venv/bin:$PATH
 export PATH
 # The engines know nothing of Ansible; what does is tested with it, torch being the oracle of the first leg only.
 "$venv/bin/python" -m pytest -q -p no:cacheprovider -m "not torch" -n 2 --dist loadfile --no-loadscope-reorder \
-    tests/integration/test_full_recovery.py tests/unit/plugins/action tests/unit/plugins/filter tests/unit/plugins/modules
+    tests/integration/test_full_recovery.py tests/unit/plugins/action tests/unit/plugins/filter \
+    tests/unit/plugins/inventory tests/unit/plugins/modules
