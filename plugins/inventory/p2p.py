@@ -49,6 +49,7 @@ options:
     description:
       - The service's C(distributed_hosts.yaml) on the controller; a relative path begins at the folder of the
         configuration file. It may be encrypted with Ansible Vault.
+      - Keep it outside of a folder that is given as an inventory, where it would be taken for one.
       - It says how a node is reached (C(ssh_host), C(ssh_port), C(ssh_user), C(ssh_key), C(tailscale_ip)), where the
         service is there (C(ringrift_path), C(venv_activate)), and what the node is. For these it outranks the
         orchestrator.

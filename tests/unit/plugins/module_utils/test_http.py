@@ -14,6 +14,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._http import (
     check_url,
     decode,
     join_host,
+    parse,
     parse_requests,
     send,
 )
@@ -278,3 +279,19 @@ def test_too_many_requests_are_refused():
 )
 def test_a_url_out_of_an_answer(parts, url):
     assert join_host(*parts) == url
+
+
+def test_a_caller_can_read_the_bytes_and_allow_more_or_less_of_them(server):
+    server.answers["GET", "/x"] = (200, b"\xff" * 50)
+    assert get(server, reader=bytes).body == b"\xff" * 50
+    assert get(server, reader=bytes, limit=50).error is None
+    cut = get(server, reader=bytes, limit=49)
+    assert (cut.body, cut.error) == (None, "the answer is longer than 49 bytes")
+
+
+def test_a_key_that_stands_twice_is_refused_where_that_matters():
+    assert parse('{"a": 1, "a": 2}') == {"a": 2}
+    for text in ('{"a": 1, "a": 2}', '[{"b": {"a": 1, "a": 1}}]', '{"\\ud800": 1, "\\ud801": 2}'):
+        with pytest.raises(ValueError, match="twice"):
+            parse(text, unique=True)
+    assert parse('{"a": [{"a": 1}, {"a": NaN}]}', unique=True) == {"a": [{"a": 1}, {"a": None}]}
