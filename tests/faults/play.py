@@ -44,13 +44,13 @@ def play_state(stage: Stage, case: State) -> Outcome:
     real = stage.play(case.playbook, *case.options)
     after = world.look(instance)
     done = fidelity.made(instance, between, after, fidelity.log_since(instance, size))
-    if after.trainers:
+    trained = bool(after.trainers) or any(what in ("dispatch", "trainer") for _host, what, _of in done)
+    if trained:
         # Whoever trains now has written the lock file since, so the run's own word counts for that one.
         told = fidelity.predicted(real.report, instance.coordinator.name, between)
         done = {change for change in done if not fidelity.is_lock(change)} | set(filter(fidelity.is_lock, told))
     outcome.first = _ended(real)
     outcome.output = real.output
-    trained = bool(after.trainers)
     outcome.wrong += [f"predicted, not made: {' '.join(change)}" for change in sorted(said - done)]
     outcome.wrong += [f"made, not predicted: {' '.join(change)}" for change in sorted(done - said)]
     outcome.wrong += world.lost(between, after, trained) + world.half_done(instance, between, after, False)
