@@ -52,6 +52,7 @@ class ActionModule(ActionBase):
                     for request in batch.requests
                 ],
                 "token": params["token"],
+                "token_headers": list(batch.token_headers),
                 "timeout": params["timeout"],
                 "deadline": max(DEADLINE, params["timeout"]),
             },

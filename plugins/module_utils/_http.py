@@ -32,7 +32,8 @@ ERROR_LIMIT = 300
 DEPTH_LIMIT = 40
 PARALLEL = 8
 
-_PATH = re.compile(r"\A/[\x21-\x7e]*\Z")
+PATH = re.compile(r"\A/[\x21-\x7e]*\Z")
+HEADER = re.compile(r"\A[A-Za-z0-9-]{1,100}\Z")
 _TOKEN = re.compile(r"\A[\x21-\x7e]+\Z")
 _HOST = re.compile(r"\A[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z|\A[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.-]+)?\Z")
 
@@ -99,7 +100,7 @@ def check_url(url: str) -> str:
         raise RecoveryError(f"The URL {_cut(url)} is not an http or https URL with a host. {example}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise RecoveryError(f"The URL of {host} carries a user, a query or a fragment. {example}")
-    if parts.path and _PATH.match(parts.path) is None:
+    if parts.path and PATH.match(parts.path) is None:
         raise RecoveryError(f"The URL {_cut(url)} has a path with characters that no path has. {example}")
     return text
 
@@ -121,7 +122,7 @@ def parse_requests(items: Iterable[Dict[str, Any]]) -> Tuple[Request, ...]:
             raise RecoveryError(
                 f"Request {_cut(request.name)} has the method {_cut(request.method)}; use one of {', '.join(METHODS)}."
             )
-        if _PATH.match(request.path) is None:
+        if PATH.match(request.path) is None:
             raise RecoveryError(
                 f"Request {_cut(request.name)} has the path {_cut(request.path)}; "
                 "a path begins with a slash and has no spaces, such as /status."
@@ -144,6 +145,7 @@ def send(
     headers: Optional[Mapping[str, str]] = None,
     limit: Optional[int] = None,
     reader: Optional[Callable[[bytes], Any]] = None,
+    token_headers: Sequence[str] = ("Authorization",),
 ) -> Tuple[Answer, ...]:
     """Send the requests in their order and return one answer for each.
 
@@ -154,9 +156,13 @@ def send(
     :param headers: sent with each of them, besides the usual ones
     :param limit: bytes, ``BODY_LIMIT`` by default; a longer answer is not read to its end and not believed
     :param reader: makes the body out of the bytes of an answer; the default is ``decode``
+    :param token_headers: where the token goes: as ``Bearer <token>`` into ``Authorization``, alone into all others
     :raises RecoveryError: the URL, the token or a header cannot be used
     """
     base = check_url(url)
+    for name in token_headers:
+        if HEADER.match(name) is None:
+            raise RecoveryError(f"The token cannot go into the header {_cut(name)}; such as X-RingRift-Auth is one.")
     if token and _TOKEN.match(token) is None:
         raise RecoveryError(
             "The token has characters that no HTTP header takes; look for a space or a line break in it."
@@ -166,6 +172,9 @@ def send(
             raise RecoveryError(
                 f"The header {name} has characters that no HTTP header takes; look for a line break in it."
             )
+    carried = dict(headers or {})
+    for name in token_headers if token else ():
+        carried[name] = f"Bearer {token}" if name.lower() == "authorization" else str(token)
     if timeout <= 0 or deadline <= 0:
         raise RecoveryError(f"The timeout is {timeout} s and the deadline {deadline} s; both must be above 0.")
     end = time.monotonic() + deadline
@@ -179,9 +188,7 @@ def send(
             late = f"not sent: the deadline of {deadline:g} s had passed"
             answers.extend(Answer(request.name, request.method, request.path, error=late) for request in group)
             continue
-        answers.extend(
-            _send_group(base, group, token, left, headers or {}, _Reading(limit or BODY_LIMIT, reader or decode))
-        )
+        answers.extend(_send_group(base, group, left, carried, _Reading(limit or BODY_LIMIT, reader or decode)))
     return tuple(answers)
 
 
@@ -203,18 +210,13 @@ class _Reading:
 
 
 def _send_group(
-    base: str,
-    group: Sequence[Request],
-    token: Optional[str],
-    limit: float,
-    headers: Mapping[str, str],
-    reading: _Reading,
+    base: str, group: Sequence[Request], limit: float, headers: Mapping[str, str], reading: _Reading
 ) -> List[Answer]:
     # A thread can be left behind at its deadline; a socket timeout alone never ends a server that drips bytes.
     started = time.monotonic()
     boxes: List[List[Answer]] = [[] for request in group]
     threads = [
-        threading.Thread(target=_exchange, args=(base, request, token, limit, headers, reading, box), daemon=True)
+        threading.Thread(target=_exchange, args=(base, request, limit, headers, reading, box), daemon=True)
         for request, box in zip(group, boxes)
     ]
     for thread in threads:
@@ -228,20 +230,14 @@ def _send_group(
 
 
 def _exchange(
-    base: str,
-    request: Request,
-    token: Optional[str],
-    limit: float,
-    headers: Mapping[str, str],
-    reading: _Reading,
-    box: List[Answer],
+    base: str, request: Request, limit: float, headers: Mapping[str, str], reading: _Reading, box: List[Answer]
 ) -> None:
     started = time.monotonic()
     status: Optional[int] = None
     body: Any = None
     error: Optional[str] = None
     try:
-        with _opener().open(_prepare(base, request, token, headers), timeout=limit) as response:
+        with _opener().open(_prepare(base, request, headers), timeout=limit) as response:
             status = response.status
             raw = response.read(reading.limit + 1)
             broken = len(raw) <= reading.limit and response.length not in (None, 0)
@@ -258,14 +254,12 @@ def _exchange(
     box.append(Answer(request.name, request.method, request.path, status, body, error, seconds))
 
 
-def _prepare(base: str, request: Request, token: Optional[str], more: Mapping[str, str]) -> urllib.request.Request:
+def _prepare(base: str, request: Request, more: Mapping[str, str]) -> urllib.request.Request:
     headers = {"Accept": "application/json", "User-Agent": "ringrift.recovery", **more}
     data = None
     if request.body is not None or not request.safe:
         data = b"" if request.body is None else json.dumps(request.body).encode("utf-8")
         headers["Content-Type"] = "application/json"
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
     return urllib.request.Request(base + request.path, data=data, headers=headers, method=request.method)
 
 

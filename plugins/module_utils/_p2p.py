@@ -19,6 +19,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._config import T
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._http import Answer, Request, check_url, join_host
 from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles import (
+    AUTHORIZATION,
     AUTO,
     UNKNOWN,
     load_profiles,
@@ -34,6 +35,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import
     as_moment,
     as_number,
     as_text,
+    check_expressions,
     config_of,
     listed,
     many,
@@ -92,7 +94,10 @@ class Options:
         :raises RecoveryError: one of them cannot be used
         """
         config = parse_config(params["config"])
-        profiles = load_profiles(params["profiles"] or {})
+        own = params["profiles"] or {}
+        profiles = load_profiles(own)
+        for name in own:
+            check_expressions(name, profiles[name])
         profile = params["profile"]
         if profile != AUTO and profile not in profiles:
             raise RecoveryError(f"profile is {profile!r}; known are {AUTO}, {', '.join(profiles)}.")
@@ -121,10 +126,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests that go to one base URL, in order."""
+    """Requests that go to one base URL, in order; the token goes into each of those headers."""
 
     url: str
     requests: Tuple[Request, ...]
+    token_headers: Tuple[str, ...] = (AUTHORIZATION,)
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,7 @@ class _Conversation:
             if again and self._moved(answer):
                 continue
             self._judge_dispatch(send, answer, earlier)
+            yield from self._give_way(earlier)
             return
 
     def _withdrawn(self) -> Steps:
@@ -299,9 +306,8 @@ class _Conversation:
     def _look(self) -> Steps:
         options = self.options
         self.answers, self.asked = {}, []
-        candidates = [options.profiles[options.profile]] if options.profile != AUTO else list(options.profiles.values())
-        first = [(read, profile) for profile in candidates for read in profile["reads"] if not read.get("instead_of")]
-        yield from self._ask(options.url, [read for read, _profile in first])
+        first = [read for profile in self._candidates() for read in profile["reads"] if not read.get("instead_of")]
+        yield from self._ask(options.url, first)
         heard = [answer for answer in self.answers.values() if answer.status is not None]
         if not heard:
             errors = sorted({answer.error or "no answer" for answer in self.answers.values()})
@@ -330,10 +336,20 @@ class _Conversation:
         targets = list(dict.fromkeys(self._target(read) for read in reads))
         if not targets and not first:
             return ()
-        reply = yield Batch(url, (*first, *(Request(target, "GET", target) for target in targets)))
+        requests = (*first, *(Request(target, "GET", target) for target in targets))
+        reply = yield Batch(url, requests, self._token_headers())
         self.now = reply.now
         self.answers.update(zip(targets, reply.answers[len(first) :]))
         return reply.answers[: len(first)]
+
+    def _token_headers(self) -> Tuple[str, ...]:
+        """That of the profile; before it is known, those of all that it may be."""
+        profiles = [self.profile] if self.profile else self._candidates()
+        return tuple(dict.fromkeys(profile.get("token_header") or AUTHORIZATION for profile in profiles))
+
+    def _candidates(self) -> List[Mapping[str, Any]]:
+        options = self.options
+        return [options.profiles[options.profile]] if options.profile != AUTO else list(options.profiles.values())
 
     def _ask_stand_ins(self, leader: Leader) -> Steps:
         while True:
@@ -407,7 +423,7 @@ class _Conversation:
                 at_lost_leader = _at_leader(read) and leader.url is None
                 lost = f"no leader is known ({leader.id or 'none named'})" if at_lost_leader else self._fault(read)
                 missing.append(f"GET {read['path']}: {lost}")
-        rows, faults = self._rows(documents)
+        rows, faults = self._rows(documents, whole=not missing)
         missing.extend(faults)
         ours = [job for job in rows if job.config == self.options.config.name]
         others = [job for job in rows if job.config != self.options.config.name]
@@ -433,15 +449,16 @@ class _Conversation:
             self.before = self.view.active
 
     def _unfinished(self, status: Optional[str]) -> bool:
-        return (status or "").lower() not in (self.profile.get("finished") or ())
+        return (status or "").lower() not in {state.lower() for state in self.profile.get("finished") or ()}
 
-    def _rows(self, documents: Mapping[str, Any]) -> Tuple[List[Job], List[str]]:
+    def _rows(self, documents: Mapping[str, Any], whole: bool) -> Tuple[List[Job], List[str]]:
         jobs: Dict[Tuple[str, str], Job] = {}
         faults = []
         for entry in self.profile["jobs"]:
             kind = str(entry["kind"])
             rows = search(entry["items"], documents)
-            if rows is not None and not isinstance(rows, list):
+            # Nothing at all is no empty list; where an answer is missing, that has been said.
+            if not isinstance(rows, list) and (whole or rows is not None):
                 faults.append(f"the jobs of the kind {kind} are not a list")
             nameless = 0
             for row in rows if isinstance(rows, list) else ():
@@ -692,6 +709,30 @@ class _Conversation:
         self.dispatched = {"job_id": identity, "node": node, "request": send.as_dict(), "answer": body}
         self.message = f"{config} was dispatched as job {identity or 'without an id'}."
 
+    def _give_way(self, earlier: Any) -> Steps:
+        """Withdraw the job that was just dispatched where somebody else's came before it; both see the same order."""
+        ours = next((job for job in self.view.active if job.id == (self.dispatched or {}).get("job_id")), None)
+        if ours is None or ours.created_at is None:
+            return
+        others = [job for job in self.view.active if (job.kind, job.id) not in earlier and job != ours]
+        first = [job for job in others if job.created_at is not None and _order(job) < _order(ours)]
+        entry = next((entry for entry in self.profile["jobs"] if entry["kind"] == ours.kind), {})
+        clear = entry.get("clear")
+        if not first or not clear or clear.get("scope", "job") != "job":
+            return
+        config = self.options.config.name
+        sent = self._prepare(clear, {**self._values(), "id": ours.raw_id})
+        ((sent, answer),) = yield from self._write([sent])
+        gone = ours.id not in {job.id for job in self.view.active} and not self.view.missing
+        if not gone and (answer.error is not None or not _true(search(clear["success"], _facts(answer)))):
+            still = f"{config} has two active jobs, {first[0]} and {ours}, which came at the same time"
+            raise _Refused(self._refusal_text(sent, answer, clear, still))
+        self.changed, self.dispatched = False, None
+        self.message = (
+            f"{config} is already active, nothing was dispatched: {first[0]} came at the same time, so {ours.id} was "
+            "withdrawn."
+        )
+
     def _predict_dispatch(self, send: Send) -> None:
         self.requests.append(send.as_dict())
         self.changed = True
@@ -798,6 +839,10 @@ class _Conversation:
                 "after": {"active": after},
             }
         return result
+
+
+def _order(job: Job) -> Tuple[float, str]:
+    return (job.created_at or 0.0, job.id)
 
 
 def _cleared(job: Job, send: Send) -> Dict[str, Any]:

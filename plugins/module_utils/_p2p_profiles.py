@@ -36,6 +36,9 @@ A profile is plain data, so that an operator can write one in inventory:
 ``refusals``
     List of ``{when, say, leader}``: JMESPath over ``{status, body}``, and the next step in words. With ``leader``
     (JMESPath, the leader's id) the leader is looked up and asked instead, once.
+``token_header``
+    The header that carries the token: ``Authorization`` (the default), as ``Bearer <token>``, or another one, which
+    carries the token alone.
 
 In ``query`` and ``body`` a mapping ``{$: name}`` stands for the typed value of that name (``config``, ``board``,
 ``players``, ``epochs``, ``batch_size``, ``priority``, ``job_timeout``, ``force``, ``id``). It is left out when the
@@ -45,35 +48,44 @@ value is null, or equals ``omit`` when the mapping has one.
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._http import HEADER, METHODS, PATH
 
 UNKNOWN = "unknown"
 AUTO = "auto"
 
-PROFILE_KEYS = (
-    "description",
-    "detect",
-    "reads",
-    "leader",
-    "jobs",
-    "finished",
-    "counted",
-    "last_training_time",
-    "cooldown",
-    "dispatch",
-    "refusals",
+# What each key holds.
+TEXT, FLAG, EXPRESSION, TEXTS, TEMPLATE, ANY = (
+    *("text", "true or false", "JMESPath", "a list of texts", "a template"),
+    "anything",
 )
-READ_KEYS = ("name", "method", "path", "query", "at", "required", "valid", "cut", "instead_of", "side_effect")
-SEND_KEYS = ("method", "path", "at", "body", "extra_into", "scope", "success", "job_id", "node", "error")
-JOB_KEYS = ("kind", "items", "clear", "withdraw")
-PART_KEYS = {
-    "leader": ("node", "id", "is_leader", "peers"),
-    "counted": ("kind", "value"),
-    "last_training_time": ("value", "source"),
-    "cooldown": ("seconds", "blocks_dispatch"),
+PROFILE_KEYS = {
+    **{"description": TEXT, "detect": EXPRESSION, "reads": ANY, "leader": ANY, "jobs": ANY, "finished": TEXTS},
+    **{"counted": ANY, "last_training_time": ANY, "cooldown": ANY, "dispatch": ANY, "refusals": ANY},
+    "token_header": TEXT,
 }
+READ_KEYS = {
+    **{"name": TEXT, "method": TEXT, "path": TEXT, "query": TEMPLATE, "at": TEXT, "required": FLAG},
+    **{"valid": EXPRESSION, "cut": EXPRESSION, "instead_of": TEXTS, "side_effect": TEXT},
+}
+SEND_KEYS = {
+    **{"method": TEXT, "path": TEXT, "at": TEXT, "body": TEMPLATE, "extra_into": TEXTS, "scope": TEXT},
+    **{"success": EXPRESSION, "job_id": EXPRESSION, "node": EXPRESSION, "error": EXPRESSION},
+}
+JOB_KEYS = {"kind": TEXT, "items": EXPRESSION, "clear": ANY, "withdraw": FLAG}
+REFUSAL_KEYS = {"when": EXPRESSION, "say": TEXT, "leader": EXPRESSION}
+PART_KEYS = {
+    "leader": {"node": EXPRESSION, "id": EXPRESSION, "is_leader": EXPRESSION, "peers": EXPRESSION},
+    "counted": {"kind": TEXT, "value": EXPRESSION},
+    "last_training_time": {"value": EXPRESSION, "source": TEXT},
+    "cooldown": {"seconds": EXPRESSION, "blocks_dispatch": FLAG},
+}
+NEEDED = {"leader": ("id",), "counted": ("kind", "value"), "last_training_time": ("value",), "cooldown": ()}
+VALUES = ("config", "board", "players", "epochs", "batch_size", "priority", "job_timeout", "force")
+SCOPES = ("job", "all")
+AUTHORIZATION = "Authorization"
 PLACES = ("node", "leader")
 
 _FINISHED = [
@@ -151,7 +163,12 @@ RUNBOOK: Dict[str, Any] = {
         "error": "not_null(body.error, body.message)",
     },
     "refusals": [
-        _UNAUTHORIZED,
+        {
+            # The service asks for the token before it looks for the endpoint.
+            "when": "status == `401`",
+            "say": f"{_UNAUTHORIZED['say']} It says the same of an endpoint that it does not have, as the real service "
+            "of this one: use profile=auto.",
+        },
         {
             "when": "status == `404`",
             "say": "This orchestrator does not have the endpoint that the runbook prints: use profile=ringrift or "
@@ -355,33 +372,103 @@ def load_profiles(own: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
     return profiles
 
 
-def _check(name: str, profile: Mapping[str, Any]) -> None:
-    _check_keys(f"The profile {name}", profile, PROFILE_KEYS, ("reads", "jobs", "dispatch"))
-    names = set()
-    for read in _mappings(name, "reads", profile["reads"]):
-        _check_keys(f"A read of the profile {name}", read, READ_KEYS, ("name", "path"))
-        if read.get("method", "GET") != "GET":
-            raise RecoveryError(
-                f"The read {read['name']} of the profile {name} has the method {read['method']}, not GET."
-            )
-        if read.get("at", "node") not in PLACES:
-            raise RecoveryError(
-                f"The read {read['name']} of the profile {name} is at {read['at']!r}; use node or leader."
-            )
-        names.add(read["name"])
+def expressions_of(profile: Mapping[str, Any]) -> Iterator[Tuple[str, str]]:
+    """All JMESPath of a profile that was checked, and where it stands."""
+    for where, part, known in _parts(profile):
+        for key, kind in known.items():
+            if kind == EXPRESSION and part.get(key) is not None:
+                yield f"{key} of {where}" if where else key, part[key]
+
+
+def _parts(profile: Mapping[str, Any]) -> Iterator[Tuple[str, Mapping[str, Any], Mapping[str, str]]]:
+    yield "", profile, PROFILE_KEYS
     for read in profile["reads"]:
-        if not set(read.get("instead_of") or ()) <= names:
-            raise RecoveryError(f"The read {read['name']} of the profile {name} stands in for an unknown read.")
-    for job in _mappings(name, "jobs", profile["jobs"]):
-        _check_keys(f"An entry in jobs of the profile {name}", job, JOB_KEYS, ("kind", "items"))
-        if job.get("clear") is not None:
-            _check_keys(f"clear of {job['kind']} in the profile {name}", job["clear"], SEND_KEYS, ("path", "success"))
-    _check_keys(f"dispatch of the profile {name}", profile["dispatch"], SEND_KEYS, ("path", "success"))
+        yield f"the read {read['name']}", read, READ_KEYS
     for key, known in PART_KEYS.items():
         if profile.get(key) is not None:
-            _check_keys(f"{key} of the profile {name}", profile[key], known, ())
+            yield key, profile[key], known
+    for job in profile["jobs"]:
+        yield f"the jobs of the kind {job['kind']}", job, JOB_KEYS
+        if job.get("clear") is not None:
+            yield f"clear of {job['kind']}", job["clear"], SEND_KEYS
+    yield "dispatch", profile["dispatch"], SEND_KEYS
+    for refusal in profile.get("refusals") or ():
+        yield "a refusal", refusal, REFUSAL_KEYS
+
+
+def _check(name: str, profile: Mapping[str, Any]) -> None:
+    _check_keys(f"The profile {name}", profile, PROFILE_KEYS, ("reads", "jobs", "dispatch"))
+    _check_reads(name, profile["reads"])
+    kinds = []
+    for job in _mappings(name, "jobs", profile["jobs"]):
+        _check_keys(f"An entry in jobs of the profile {name}", job, JOB_KEYS, ("kind", "items"))
+        kinds.append(job["kind"])
+        if job.get("clear") is not None:
+            _check_send(f"clear of {job['kind']} in the profile {name}", job["clear"], (*VALUES, "id"))
+    _check_send(f"dispatch of the profile {name}", profile["dispatch"], VALUES)
+    for key, known in PART_KEYS.items():
+        if profile.get(key) is not None:
+            _check_keys(f"{key} of the profile {name}", profile[key], known, NEEDED[key])
+    if profile.get("counted") and profile["counted"]["kind"] not in kinds:
+        raise RecoveryError(
+            f"counted of the profile {name} is of the kind {profile['counted']['kind']}, which is not in jobs."
+        )
     for refusal in _mappings(name, "refusals", profile.get("refusals") or []):
-        _check_keys(f"A refusal of the profile {name}", refusal, ("when", "say", "leader"), ("when", "say"))
+        _check_keys(f"A refusal of the profile {name}", refusal, REFUSAL_KEYS, ("when", "say"))
+    header = profile.get("token_header")
+    if header is not None and HEADER.match(header) is None:
+        raise RecoveryError(f"token_header of the profile {name} is {header!r}, which no HTTP header is called.")
+
+
+def _check_reads(name: str, reads: Any) -> None:
+    names = []
+    for read in _mappings(name, "reads", reads):
+        _check_keys(f"A read of the profile {name}", read, READ_KEYS, ("name", "path"))
+        what = f"The read {read['name']} of the profile {name}"
+        if read.get("method", "GET") != "GET":
+            raise RecoveryError(f"{what} has the method {read['method']}, not GET.")
+        if read["name"] in names:
+            raise RecoveryError(f"{what} is there twice; give each read a name of its own.")
+        _check_request(what, read, VALUES)
+        names.append(read["name"])
+    for read in reads:
+        if not set(read.get("instead_of") or ()) <= set(names):
+            raise RecoveryError(f"The read {read['name']} of the profile {name} stands in for an unknown read.")
+
+
+def _check_send(what: str, send: Any, values: Sequence[str]) -> None:
+    _check_keys(what, send, SEND_KEYS, ("path", "success"))
+    if send.get("method", "POST") not in METHODS:
+        raise RecoveryError(f"{what} has the method {send['method']}; use one of {', '.join(METHODS)}.")
+    if send.get("scope", "job") not in SCOPES:
+        raise RecoveryError(f"{what} has the scope {send['scope']}; use {' or '.join(SCOPES)}.")
+    _check_request(what, send, values)
+
+
+def _check_request(what: str, part: Mapping[str, Any], values: Sequence[str]) -> None:
+    if PATH.match(part["path"]) is None:
+        raise RecoveryError(f"{what} has the path {part['path']!r}; it begins with a slash and has no spaces.")
+    if part.get("at", "node") not in PLACES:
+        raise RecoveryError(f"{what} is at {part['at']!r}; use node or leader.")
+    for key in ("query", "body"):
+        _check_template(f"{key} of {what[0].lower()}{what[1:]}", part.get(key), values)
+
+
+def _check_template(what: str, template: Any, values: Sequence[str]) -> None:
+    if isinstance(template, list):
+        for item in template:
+            _check_template(what, item, values)
+    if not isinstance(template, Mapping):
+        return
+    if "$" not in template:
+        for item in template.values():
+            _check_template(what, item, values)
+        return
+    if template["$"] not in values or not set(template) <= {"$", "omit"}:
+        raise RecoveryError(
+            f"{what} has the placeholder {dict(template)}; give {{$: NAME}}, and omit: VALUE where you like, with one of "
+            f"{', '.join(values)} as the name."
+        )
 
 
 def _mappings(name: str, key: str, value: Any) -> Any:
@@ -390,15 +477,28 @@ def _mappings(name: str, key: str, value: Any) -> Any:
     return value
 
 
-def _check_keys(what: str, value: Any, known: Any, required: Any) -> None:
+def _check_keys(what: str, value: Any, known: Mapping[str, str], required: Sequence[str]) -> None:
     if not isinstance(value, Mapping):
         raise RecoveryError(f"{what} is {type(value).__name__}, not a mapping.")
     missing = [key for key in required if value.get(key) is None]
     unknown = [str(key) for key in value if key not in known]
-    if missing:
-        raise RecoveryError(f"{what} lacks {', '.join(missing)}.")
     if unknown:
         raise RecoveryError(f"{what} has keys that mean nothing: {', '.join(unknown)}; known are {', '.join(known)}.")
+    if missing:
+        raise RecoveryError(f"{what} lacks {', '.join(missing)}.")
+    for key, item in value.items():
+        if item is not None and not _is(known[key], item):
+            raise RecoveryError(f"{what} has {key}: {str(item)[:80]!r}, which is not {known[key]}.")
+
+
+def _is(kind: str, value: Any) -> bool:
+    if kind in (TEXT, EXPRESSION):
+        return isinstance(value, str) and bool(value)
+    if kind == FLAG:
+        return isinstance(value, bool)
+    if kind == TEXTS:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return True
 
 
 def render(template: Any, values: Mapping[str, Any]) -> Any:

@@ -14,10 +14,10 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles import UNKNOWN
+from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles import UNKNOWN, expressions_of
 
 TEXT_LIMIT = 300
 
@@ -111,14 +111,7 @@ def search(expression: Optional[str], data: Any) -> Any:
     """
     if not expression:
         return None
-    try:
-        jmespath = importlib.import_module("jmespath")
-        errors = importlib.import_module("jmespath.exceptions")
-    except ImportError as exc:
-        raise RecoveryError(
-            f"The Python package jmespath is missing on the controller ({sys.executable}); "
-            "install it there: python -m pip install jmespath."
-        ) from exc
+    jmespath, errors = _load("jmespath"), _load("jmespath.exceptions")
     try:
         return jmespath.search(expression, data)
     except (errors.ParseError, errors.LexerError, errors.UnknownFunctionError, errors.ArityError) as exc:
@@ -126,6 +119,53 @@ def search(expression: Optional[str], data: Any) -> Any:
     # A function that is given another type than it takes: the answer is not what it should be.
     except (errors.JMESPathError, TypeError, AttributeError):
         return None
+
+
+def check_expressions(name: str, profile: Mapping[str, Any]) -> None:
+    """Read all JMESPath of a profile, so that none fails after something was sent.
+
+    :raises RecoveryError: jmespath is missing, or an expression is not JMESPath
+    """
+    jmespath, errors = _load("jmespath"), _load("jmespath.exceptions")
+    table = _load("jmespath.functions").Functions.FUNCTION_TABLE
+    for where, expression in expressions_of(profile):
+        try:
+            unfit = list(_unfit_calls(jmespath.compile(expression).parsed, table))
+        except (errors.ParseError, errors.LexerError) as exc:
+            raise RecoveryError(
+                f"{where} in the profile {name} is {expression!r}, which is not JMESPath: {exc}"
+            ) from exc
+        if unfit:
+            raise RecoveryError(f"{where} in the profile {name} is {expression!r}, which is not JMESPath: {unfit[0]}.")
+
+
+def _unfit_calls(node: Any, table: Mapping[str, Any]) -> Iterator[str]:
+    """Calls that only fail when they are made."""
+    if not isinstance(node, dict):
+        return
+    children = node.get("children") or []
+    if node.get("type") == "function_expression":
+        known = table.get(node["value"])
+        if known is None:
+            yield f"there is no function {node['value']}()"
+        else:
+            signature = known["signature"]
+            wanted, given = len(signature), len(children)
+            variadic = bool(signature) and signature[-1].get("variadic")
+            if given < wanted or (given > wanted and not variadic):
+                yield f"{node['value']}() takes {wanted}{' or more' if variadic else ''}, and is given {given}"
+    for child in children:
+        yield from _unfit_calls(child, table)
+
+
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as exc:
+        raise RecoveryError(
+            f"The Python package jmespath is missing on the controller ({sys.executable}); "
+            "install it there: python -m pip install jmespath."
+        ) from exc
 
 
 def as_text(value: Any) -> Optional[str]:

@@ -51,8 +51,15 @@ options:
         type: raw
   token:
     description:
-      - The token of the cluster, sent as a bearer token in the C(Authorization) header. It is never returned.
+      - The token of the cluster, sent in O(token_headers). It is never returned.
     type: str
+  token_headers:
+    description:
+      - Headers that carry the token. C(Authorization) carries it as a bearer token, every other one, such as
+        C(X-RingRift-Auth), carries it alone.
+    type: list
+    elements: str
+    default: [Authorization]
   timeout:
     description:
       - Seconds for one request, from connecting to the last byte.
@@ -177,6 +184,7 @@ def main() -> None:
                 },
             },
             "token": {"type": "str", "no_log": True},
+            "token_headers": {"type": "list", "elements": "str", "default": ["Authorization"], "no_log": False},
             "timeout": {"type": "float", "default": 5},
             "deadline": {"type": "float", "default": 30},
         },
@@ -192,6 +200,7 @@ def main() -> None:
             timeout=params["timeout"],
             deadline=params["deadline"],
             dry_run=module.check_mode,
+            token_headers=params["token_headers"],
         )
     except RecoveryError as exc:
         module.fail_json(msg=str(exc))

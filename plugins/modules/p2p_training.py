@@ -52,7 +52,7 @@ options:
     description:
       - Profiles of your own by name. A name of a built-in profile replaces that one.
       - With the key C(extends) a profile takes what it does not have from the built-in profile of that name. The other
-        keys are explained at the top of C(plugins/module_utils/_p2p_profiles.py).
+        keys are explained in C(docs/api_profiles.md).
     type: dict
     default: {}
   token:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -53,7 +54,8 @@ def ask(url, state="info", check=False, timeout=2.0, clock=time.time, sent=None,
     def deliver(batch):
         if sent is not None:
             sent.append(batch)
-        answers = send(batch.url, batch.requests, token=params.get("token"), timeout=timeout, dry_run=check)
+        more = {"token": params.get("token"), "token_headers": batch.token_headers}
+        answers = send(batch.url, batch.requests, timeout=timeout, dry_run=check, **more)
         return Reply(answers, clock())
 
     result = run(options, deliver)
@@ -447,6 +449,45 @@ def test_assume_cleared_counts_in_check_mode_only(serve):
     assert not ask(server.url, "dispatched", check=True, assume_cleared=["other"])["changed"]
     assert not ask(server.url, "dispatched", assume_cleared=["w1"])["changed"]
     assert server.sent() == []
+
+
+def test_of_two_that_came_at_once_the_first_stays(serve):
+    server = serve(Leader)
+
+    def add_after(body):
+        server.items.append(item("theirs", created_at=999.0))
+        return server.add(body)
+
+    server.answers["POST", "/work/add"] = add_after
+    result = ask(server.url, "dispatched")
+    assert (result["failed"], result["changed"], result["dispatched"]) == (False, False, None)
+    assert "theirs (pending) came at the same time, so new was withdrawn" in result["msg"]
+    assert [path for path, _body in server.sent()] == ["/work/add", "/work/cancel"]
+    assert [row["id"] for row in result["active"]] == ["theirs"]
+
+
+def test_a_job_that_cannot_be_withdrawn_beside_an_earlier_one_is_a_failure(serve):
+    server = serve(Leader)
+    server.answers["POST", "/work/add"] = lambda body: (server.items.append(item("a")), server.add(body))[1]
+    server.answers["POST", "/work/cancel"] = (500, {"error": "database is locked"})
+    result = ask(server.url, "dispatched")
+    assert (result["failed"], result["changed"]) == (True, True)
+    assert "two active jobs, a (pending) and new (pending)" in result["msg"]
+
+
+def test_of_two_that_came_at_once_ours_stays_where_it_is_the_first(serve):
+    server = serve(Leader)
+
+    def add_before(body):
+        answer = server.add(body)
+        server.items.append(item("theirs", created_at=1001.0))
+        return answer
+
+    server.answers["POST", "/work/add"] = add_before
+    result = ask(server.url, "dispatched")
+    assert (result["changed"], result["dispatched"]["job_id"]) == (True, "new")
+    assert "More than one job" in result["notes"][0]
+    assert [path for path, _body in server.sent()] == ["/work/add"]
 
 
 @pytest.mark.parametrize(
@@ -904,6 +945,10 @@ def test_a_profile_extends_a_built_in_one(serve):
     assert ask(server.url, "dispatched", profile="prefix", profiles=own)["changed"]
 
 
+READ = {"name": "status", "path": "/status"}
+SEND = {"path": "/go", "success": "status == `200`"}
+
+
 @pytest.mark.parametrize(
     ("profiles", "words"),
     [
@@ -918,6 +963,21 @@ def test_a_profile_extends_a_built_in_one(serve):
         ({"x": {"extends": "runbook", "reads": [{"name": "a", "path": "/", "method": "POST"}]}}, "not GET"),
         ({"x": {"extends": "runbook", "reads": [{"name": "a", "path": "/", "instead_of": ["b"]}]}}, "unknown read"),
         ({"x": {"extends": "runbook", "leader": {"who": "me"}}}, "keys that mean nothing: who"),
+        ({"x": {"extends": "runbook", "leader": {"node": "me"}}}, "leader of the profile x lacks id"),
+        ({"x": {"extends": "runbook", "reads": [READ, READ]}}, "there twice"),
+        ({"x": {"extends": "runbook", "reads": [{**READ, "path": "status"}]}}, "begins with a slash"),
+        ({"x": {"extends": "runbook", "reads": [{**READ, "path": "/a b"}]}}, "has no spaces"),
+        ({"x": {"extends": "runbook", "reads": [{**READ, "valid": True}]}}, "has valid: 'True', which is not JMESPath"),
+        ({"x": {"extends": "runbook", "reads": [{**READ, "required": "no"}]}}, "which is not true or false"),
+        ({"x": {"extends": "runbook", "finished": "done"}}, "has finished: 'done', which is not a list of texts"),
+        ({"x": {"extends": "runbook", "counted": {"kind": "moon", "value": "a"}}}, "kind moon, which is not in jobs"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "method": "FETCH"}}}, "the method FETCH; use one of"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "at": "moon"}}}, "use node or leader"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "scope": "some"}}}, "the scope some; use job or all"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": {"n": {"$": "name"}}}}}, "placeholder .*'name'"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": [{"n": {"$": "id"}}]}}}, "placeholder .*'id'"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": {"n": {"$": "epochs", "as": 1}}}}}, "placeholder"),
+        ({"x": {"extends": "runbook", "token_header": "X Auth"}}, "no HTTP header is called"),
     ],
 )
 def test_what_is_no_profile_is_refused(profiles, words):
@@ -925,10 +985,55 @@ def test_what_is_no_profile_is_refused(profiles, words):
         load_profiles(profiles)
 
 
-def test_what_is_no_jmespath_is_refused(serve):
-    own = {"x": {"extends": "runbook", "detect": "jobs[?"}}
-    result = ask(serve(Runbook).url, profiles=own)
-    assert (result["failed"], "which is not JMESPath" in result["msg"]) == (True, True)
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"detect": "jobs[?"}, "detect in the profile x is 'jobs[?', which is not JMESPath"),
+        ({"dispatch": {**SEND, "success": "status = `200`"}}, "success of dispatch in the profile x"),
+        ({"dispatch": {**SEND, "job_id": "first(body.ids)"}}, "there is no function first()"),
+        ({"jobs": [{"kind": "job", "items": "jobs[?contains(type)]"}]}, "contains() takes 2, and is given 1"),
+        ({"refusals": [{"when": "status ==", "say": "no"}]}, "when of a refusal in the profile x"),
+    ],
+)
+def test_what_is_no_jmespath_is_refused_before_anything_is_sent(serve, part, words):
+    server = serve(Runbook)
+    with pytest.raises(RecoveryError) as caught:
+        ask(server.url, "dispatched", profiles={"x": {"extends": "runbook", **part}})
+    assert words in str(caught.value)
+    assert server.seen == []
+
+
+def test_an_answer_without_the_list_is_no_empty_list(serve):
+    """A profile without `valid`: the interface has changed, and that must not look like no job."""
+    server = serve(Scripted, {("GET", "/v2/jobs"): (200, {"tasks": []}), ("POST", "/go"): (200, {})})
+    own = {"x": {"reads": [{"name": "jobs", "path": "/v2/jobs"}], "dispatch": SEND}}
+    own["x"]["jobs"] = [{"kind": "job", "items": "jobs.jobs[].{id: uid}"}]
+    info = ask(server.url, profile="x", profiles=own)
+    assert (info["complete"], info["active"]) == (False, None)
+    assert "the jobs of the kind job are not a list" in info["reason"]
+    assert ask(server.url, "dispatched", profile="x", profiles=own)["failed"]
+    assert server.sent() == []
+
+
+def test_states_of_ones_own_are_read_in_any_case(serve):
+    server = serve(Runbook, [job(status="Succeeded")])
+    own = {"x": {"extends": "runbook", "finished": ["SUCCEEDED"]}}
+    assert ask(server.url, profile="x", profiles=own)["active"] == []
+
+
+def test_the_token_goes_into_the_header_of_the_profile(serve):
+    server = serve(Runbook)
+    own = {"x": {"extends": "runbook", "token_header": "X-RingRift-Auth", "detect": None}}
+    ask(server.url, "dispatched", profile="x", profiles=own, token="s3cret")
+    sent = [{name.lower(): value for name, value in headers.items()} for _m, _p, headers, _b in server.seen]
+    assert {headers.get("x-ringrift-auth") for headers in sent} == {"s3cret"}
+    assert not [headers for headers in sent if "authorization" in headers]
+    # Before the profile is found either may be asked for; afterwards it is the one of the profile.
+    server.seen.clear()
+    ask(server.url, "cleared", profiles=own, token="s3cret")
+    first, last = ({name.lower() for name in server.seen[at][2]} for at in (0, -1))
+    assert {"authorization", "x-ringrift-auth"} <= first
+    assert ("authorization" in last, "x-ringrift-auth" in last) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -1052,6 +1157,41 @@ def test_a_dispatch_and_a_clear_on_the_stand_in(cluster):
     assert {row["kind"] for row in cleared["cleared"]} == {"record", "work"}
     assert not ask(near.url, "cleared", token="s3cret")["changed"]
     assert [row["active"] for row in ask(leader.url, config="hex8_3p")["jobs"]] == [True]
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-RingRift-Auth"])
+def test_both_headers_of_the_service_on_the_stand_in(cluster, header):
+    own = {"x": {"extends": "ringrift", "token_header": header}}
+    result = ask(cluster[0].url, "cleared", profile="x", profiles=own, token="s3cret", config="hex8_4p")
+    assert result["failed"] is False
+    result = ask(cluster[0].url, "dispatched", profile="x", profiles=own, token="s3cret", config="hex8_4p")
+    assert result["changed"]
+    assert ask(cluster[0].url, "cleared", profile="x", profiles=own, token="s3cret", config="hex8_4p")["changed"]
+
+
+def test_the_runbooks_endpoint_on_the_stand_in_is_401_and_with_the_token_404(cluster):
+    """The service asks for the token before it looks for the endpoint, so that 401 does not tell that it is there."""
+    options = {"profile": "runbook", "force": True}
+    refused = ask(cluster[0].url, "dispatched", **options)["msg"]
+    assert "HTTP 401" in refused
+    assert "It says the same of an endpoint that it does not have" in refused
+    assert "use profile=ringrift" in ask(cluster[0].url, "dispatched", token="s3cret", **options)["msg"]
+
+
+def test_many_at_once_make_one_job_on_the_stand_in(cluster):
+    results = []
+    options = {"token": "s3cret", "config": "hexagonal_3p", "timeout": 10}
+    threads = [
+        threading.Thread(target=lambda: results.append(ask(cluster[0].url, "dispatched", **options))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [result["msg"] for result in results if result["failed"]] == []
+    (kept,) = ask(cluster[0].url, config="hexagonal_3p")["active"]
+    assert [result["dispatched"]["job_id"] for result in results if result["changed"]] == [kept["id"]]
+    assert ask(cluster[0].url, "cleared", **options)["changed"]
 
 
 def test_a_full_queue_on_the_stand_in(cluster):
