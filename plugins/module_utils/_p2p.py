@@ -24,6 +24,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles im
     UNKNOWN,
     load_profiles,
     render,
+    render_path,
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import (
     TEXT_LIMIT,
@@ -349,7 +350,9 @@ class _Conversation:
 
     def _candidates(self) -> List[Mapping[str, Any]]:
         options = self.options
-        return [options.profiles[options.profile]] if options.profile != AUTO else list(options.profiles.values())
+        if options.profile != AUTO:
+            return [options.profiles[options.profile]]
+        return [profile for profile in options.profiles.values() if profile.get("detect")]
 
     def _ask_stand_ins(self, leader: Leader) -> Steps:
         while True:
@@ -524,7 +527,7 @@ class _Conversation:
 
     def _target(self, read: Mapping[str, Any]) -> str:
         query = render(read.get("query") or {}, self._values())
-        return read["path"] + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        return render_path(read["path"], self._values()) + (f"?{urllib.parse.urlencode(query)}" if query else "")
 
     def _documents(self, profile: Mapping[str, Any]) -> Dict[str, Any]:
         documents = {}
@@ -635,7 +638,8 @@ class _Conversation:
                 raise RecoveryError(f"extra sets {', '.join(refused)}, which config and force decide; take that out.")
             place.update(self.options.extra)
         base = self.view.leader.url if entry.get("at") == "leader" and self.profile.get("leader") else None
-        return Send(entry.get("method", "POST"), base or self.options.url, entry["path"], body)
+        path = render_path(entry["path"], values)
+        return Send(entry.get("method", "POST"), base or self.options.url, path, body)
 
     def _write(self, sends: Sequence[Send]) -> Steps:
         """Send requests and, behind them in the same batch where that can be, the reads that show their effect."""

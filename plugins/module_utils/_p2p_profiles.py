@@ -6,7 +6,8 @@
 A profile is plain data, so that an operator can write one in inventory:
 
 ``detect``
-    JMESPath over the answers by read name; true when this is the interface that answered.
+    JMESPath over the answers by read name; true when this is the interface that answered. ``auto`` leaves a profile
+    without it out, and does not send its reads.
 ``reads``
     List of ``{name, path, query, at, required, valid, cut, instead_of, side_effect}``. ``at`` is ``node`` (the URL that
     was given; the default) or ``leader``. ``valid`` is JMESPath over the answer, true when it is what it should be, and
@@ -40,6 +41,7 @@ A profile is plain data, so that an operator can write one in inventory:
     The header that carries the token: ``Authorization`` (the default), as ``Bearer <token>``, or another one, which
     carries the token alone.
 
+In a ``path`` ``{config}``, ``{board}`` and ``{players}`` stand for these, and in that of ``clear`` also ``{id}``.
 In ``query`` and ``body`` a mapping ``{$: name}`` stands for the typed value of that name (``config``, ``board``,
 ``players``, ``epochs``, ``batch_size``, ``priority``, ``job_timeout``, ``force``, ``id``). It is left out when the
 value is null, or equals ``omit`` when the mapping has one.
@@ -48,6 +50,8 @@ value is null, or equals ``omit`` when the mapping has one.
 from __future__ import annotations
 
 import copy
+import re
+import urllib.parse
 from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -84,8 +88,12 @@ PART_KEYS = {
 }
 NEEDED = {"leader": ("id",), "counted": ("kind", "value"), "last_training_time": ("value",), "cooldown": ()}
 VALUES = ("config", "board", "players", "epochs", "batch_size", "priority", "job_timeout", "force")
+# What a path may hold, since it is never left out.
+PATH_VALUES = ("config", "board", "players", "id")
 SCOPES = ("job", "all")
 AUTHORIZATION = "Authorization"
+
+_IN_PATH = re.compile(r"\{([^{}]*)\}")
 PLACES = ("node", "leader")
 
 _FINISHED = [
@@ -448,6 +456,10 @@ def _check_send(what: str, send: Any, values: Sequence[str]) -> None:
 def _check_request(what: str, part: Mapping[str, Any], values: Sequence[str]) -> None:
     if PATH.match(part["path"]) is None:
         raise RecoveryError(f"{what} has the path {part['path']!r}; it begins with a slash and has no spaces.")
+    for found in _IN_PATH.findall(part["path"]):
+        if found not in values or found not in PATH_VALUES:
+            allowed = ", ".join(value for value in PATH_VALUES if value in values)
+            raise RecoveryError(f"{what} has {{{found}}} in its path; use one of {allowed}.")
     if part.get("at", "node") not in PLACES:
         raise RecoveryError(f"{what} is at {part['at']!r}; use node or leader.")
     for key in ("query", "body"):
@@ -523,6 +535,17 @@ def render(template: Any, values: Mapping[str, Any]) -> Any:
             for item in template
         ]
     return template
+
+
+def render_path(path: str, values: Mapping[str, Any]) -> str:
+    """Fill the names in a path; a value stays one part of it, whatever it is."""
+
+    def fill(match: re.Match[str]) -> str:
+        value = urllib.parse.quote(str(values[match.group(1)]), safe="")
+        # One that is only dots would mean another place.
+        return value if value.strip(".") else value.replace(".", "%2E")
+
+    return _IN_PATH.sub(fill, path)
 
 
 def _value(placeholder: Mapping[str, Any], values: Mapping[str, Any]) -> Any:

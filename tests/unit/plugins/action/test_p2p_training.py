@@ -17,7 +17,7 @@ import yaml
 from ansible_collections.ringrift.recovery.plugins.module_utils._p2p import ARGUMENT_SPEC
 from ansible_collections.ringrift.recovery.plugins.modules import p2p_training
 
-from tests.unit.p2p_servers import StandIn, free_port
+from tests.unit.p2p_servers import Scripted, StandIn, free_port
 
 TOKEN = "s3cret-t0ken"
 KEYS = set(yaml.safe_load(p2p_training.RETURN)) | {"changed"}
@@ -28,10 +28,10 @@ def play(root, tmp_path_factory):
     """Run tasks against one local node; the results of the tasks in order, and all that was printed."""
     base = tmp_path_factory.mktemp("play")
 
-    def run(tasks, *arguments):
+    def run(tasks, *arguments, inventory="node,", host="node", **more):
         playbook = base / "play.yml"
         tasks = [{"name": f"Task {n}", "ignore_errors": True, **task} for n, task in enumerate(tasks)]
-        playbook.write_text(json.dumps([{"hosts": "node", "gather_facts": False, "tasks": tasks}]))
+        playbook.write_text(json.dumps([{"hosts": host, "gather_facts": False, "tasks": tasks}]))
         environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_NOCOLOR": "1"}
         environment.update(
             HOME=str(base), ANSIBLE_LOCAL_TEMP=str(base / "tmp"), ANSIBLE_REMOTE_TMP=str(base / "remote")
@@ -39,9 +39,9 @@ def play(root, tmp_path_factory):
         command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook"), str(playbook), *arguments]
         command += [
             "-i",
-            "node,",
+            inventory,
             "-e",
-            json.dumps({"ansible_connection": "local", "ansible_python_interpreter": sys.executable}),
+            json.dumps({"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **more}),
         ]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
         printed = done.stdout + done.stderr
@@ -49,7 +49,7 @@ def play(root, tmp_path_factory):
             document = json.loads(done.stdout[done.stdout.index("{\n") :])
         except ValueError:
             raise AssertionError(printed) from None
-        return [task["hosts"]["node"] for task in document["plays"][0]["tasks"]], printed
+        return [task["hosts"][host] for task in document["plays"][0]["tasks"] if host in task["hosts"]], printed
 
     return run
 
@@ -117,6 +117,63 @@ def test_failures_and_findings(play, orchestrator):
     assert "known are auto, runbook, ringrift" in profile["msg"]
     assert "Unsupported parameters" in option["msg"]
     assert (own["profile"], own.get("failed", False)) == ("x", False)
+
+
+class Gateway(Scripted):
+    """It speaks what the example profile of the inventory says."""
+
+    def __init__(self):
+        self.rows = [{"uid": "t/1", "phase": "running", "worker": "nebius-h100-3", "model": "hex8_2p", "created": 5}]
+        super().__init__()
+        self.answers = {
+            ("GET", "/v2/trainings"): lambda body: (
+                200,
+                {"api": "gateway/v2", "items": self.rows, "next_page": None},
+            ),
+            ("POST", "/v2/trainings"): self.dispatch,
+            ("POST", "/v2/trainings/t%2F1/cancel"): self.cancel,
+        }
+
+    def dispatch(self, body):
+        self.rows.append({"uid": "t2", "phase": "queued", "model": body["model"], "created": 9})
+        return 201, {"uid": "t2", "worker": None}
+
+    def cancel(self, body):
+        self.rows[0]["phase"] = "cancelled"
+        return 202, ""
+
+
+def test_the_example_profile_of_the_inventory(play, root):
+    """It is loaded from there as a playbook does, and runs against a server that speaks it."""
+    gateway = Gateway()
+    try:
+        asked = {"config": "hex8_2p", "url": gateway.url, "profile": "gateway", "token": TOKEN, "batch_size": 256}
+        asked.update(profiles="{{ ringrift_p2p_profiles }}", extra={"rate": 0.001})
+        tasks = [
+            {"ringrift.recovery.p2p_training": {**asked, "state": state}}
+            for state in ("info", "cleared", "dispatched", "dispatched")
+        ]
+        role = {"name": "ringrift.recovery.restart_training", "tasks_from": "p2p"}
+        settings = {"restart_training_config": "hex8_3p", "restart_training_fit": {"batch_size": 512}}
+        where = {"inventory": str(root / "inventory"), "host": "coordinator-1", "ringrift_p2p_url": gateway.url}
+        where["ringrift_p2p_profile"] = "gateway"
+        results, printed = play(tasks, **where)
+        planned = play([{"ansible.builtin.include_role": role, "vars": settings}], "--check", **where)[0]
+    finally:
+        gateway.close()
+    assert [result["msg"] for result in results if result.get("failed")] == []
+    info, cleared, dispatched, again = results
+    assert [(row["id"], row["node"], row["active"]) for row in info["jobs"]] == [("t/1", "nebius-h100-3", True)]
+    assert [row["id"] for row in cleared["cleared"]] == ["t/1"]
+    assert (dispatched["dispatched"]["job_id"], again["changed"]) == ("t2", False)
+    body = {"model": "hex8_2p", "settings": {"batch": 256, "rate": 0.001}}
+    assert gateway.sent() == [("/v2/trainings/t%2F1/cancel", None), ("/v2/trainings", body)]
+    # The role takes it from the inventory by itself.
+    (request,) = next(result["requests"] for result in planned if result.get("profile") == "gateway")
+    assert request["body"] == {"model": "hex8_3p", "settings": {"batch": 512, "epochs": 50}}
+    sent = {name.lower(): value for name, value in gateway.seen[0][2].items()}
+    assert (sent["x-gateway-token"], "authorization" in sent) == (TOKEN, False)
+    assert TOKEN not in printed
 
 
 def test_a_whole_play_in_check_mode_sends_no_post(play, orchestrator):

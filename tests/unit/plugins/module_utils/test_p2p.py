@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from ansible_collections.ringrift.recovery.plugins.module_utils import _p2p, _p2p_view
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._http import send
@@ -18,6 +19,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles im
     BUILT_IN,
     load_profiles,
     render,
+    render_path,
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import as_moment, config_of, search
 from hypothesis import given, settings
@@ -977,6 +979,8 @@ SEND = {"path": "/go", "success": "status == `200`"}
         ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": {"n": {"$": "name"}}}}}, "placeholder .*'name'"),
         ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": [{"n": {"$": "id"}}]}}}, "placeholder .*'id'"),
         ({"x": {"extends": "runbook", "dispatch": {**SEND, "body": {"n": {"$": "epochs", "as": 1}}}}}, "placeholder"),
+        ({"x": {"extends": "runbook", "dispatch": {**SEND, "path": "/{id}"}}}, "use one of config, board, players"),
+        ({"x": {"extends": "runbook", "reads": [{**READ, "path": "/{epochs}"}]}}, "has {epochs} in its path"),
         ({"x": {"extends": "runbook", "token_header": "X Auth"}}, "no HTTP header is called"),
     ],
 )
@@ -1015,6 +1019,17 @@ def test_an_answer_without_the_list_is_no_empty_list(serve):
     assert server.sent() == []
 
 
+@pytest.mark.parametrize("answer", [{"api": "gateway/v3", "trainings": []}, {"items": "many"}, [], "<html>"])
+def test_an_answer_of_another_shape_than_the_example_profile_expects(serve, root, answer):
+    own = yaml.safe_load((root / "inventory/group_vars/coordinator.yml").read_text())["ringrift_p2p_profiles"]
+    server = serve(Scripted, {("GET", "/v2/trainings"): (200, answer)})
+    info = ask(server.url, profile="gateway", profiles=own)
+    assert (info["jobs"], info["complete"], info["failed"]) == (None, False, False)
+    assert info["reason"] == "GET /v2/trainings: the answer is not what it should be"
+    assert ask(server.url, "dispatched", profile="gateway", profiles=own)["failed"]
+    assert server.sent() == []
+
+
 def test_states_of_ones_own_are_read_in_any_case(serve):
     server = serve(Runbook, [job(status="Succeeded")])
     own = {"x": {"extends": "runbook", "finished": ["SUCCEEDED"]}}
@@ -1023,7 +1038,7 @@ def test_states_of_ones_own_are_read_in_any_case(serve):
 
 def test_the_token_goes_into_the_header_of_the_profile(serve):
     server = serve(Runbook)
-    own = {"x": {"extends": "runbook", "token_header": "X-RingRift-Auth", "detect": None}}
+    own = {"x": {"extends": "runbook", "token_header": "X-RingRift-Auth", "detect": "status.mine"}}
     ask(server.url, "dispatched", profile="x", profiles=own, token="s3cret")
     sent = [{name.lower(): value for name, value in headers.items()} for _m, _p, headers, _b in server.seen]
     assert {headers.get("x-ringrift-auth") for headers in sent} == {"s3cret"}
@@ -1050,6 +1065,20 @@ def test_the_token_goes_into_the_header_of_the_profile(serve):
 def test_options_are_checked_before_anything_is_sent(params, words):
     with pytest.raises(RecoveryError, match=words):
         ask(**{"url": "http://localhost", **params})
+
+
+@pytest.mark.parametrize(
+    ("value", "path"), [("a b", "/j/a%20b/x"), ("..", "/j/%2E%2E/x"), ("a/../b", "/j/a%2F..%2Fb/x"), (7, "/j/7/x")]
+)
+def test_a_value_stays_one_part_of_a_path(value, path):
+    assert render_path("/j/{id}/x", {"id": value}) == path
+
+
+def test_a_profile_without_detect_is_not_asked_by_auto(serve):
+    server = serve(Runbook)
+    own = {"x": {"extends": "runbook", "detect": None, "reads": [{"name": "status", "path": "/v2/x"}]}}
+    assert ask(server.url, profiles=own)["profile"] == "runbook"
+    assert "/v2/x" not in {path for _method, path, _headers, _body in server.seen}
 
 
 def test_placeholders_keep_their_types():
