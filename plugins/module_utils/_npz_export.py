@@ -6,11 +6,14 @@
 The exporter's exit code says nothing: in parallel mode it is the number of samples modulo 256, and single-threaded it
 is 0 when nothing was exported. It may also write in place, move an existing file away first, leave a lock, or hang. So
 it gets an empty directory of its own beside the destination, and only a file that was verified in full leaves that
-directory. This util is private to the collection.
+directory. Meanwhile it holds the lock that the service's own exporter takes beside the destination, so that neither
+replaces what the other has just made. This util is private to the collection.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shlex
 import signal
@@ -19,9 +22,11 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from types import FrameType
 from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
     MissingFileError,
     clean_staged,
@@ -46,6 +51,8 @@ MODE = 0o644
 # The exporter itself refuses to write where less than this would stay free.
 MIN_FREE = 2 << 30
 TIMEOUT = 1800.0
+LOCK_TIMEOUT = 300.0
+LOCK_POLL = 0.1
 GRACE = 10.0
 TAIL = 2000
 NONCANONICAL = "Canonical source validation failed"
@@ -53,7 +60,9 @@ NONCANONICAL = "Canonical source validation failed"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and how: ``path`` is the training file, ``timeout`` is in seconds, ``min_free`` in bytes."""
+    """What to export and how: ``path`` is the training file, ``timeout`` and ``lock_timeout`` are in seconds,
+    ``min_free`` in bytes.
+    """
 
     config: TrainingConfig
     service_path: str
@@ -65,6 +74,7 @@ class ExportRequest:
     single_threaded: bool = True
     extra_args: Tuple[str, ...] = ()
     timeout: float = TIMEOUT
+    lock_timeout: float = LOCK_TIMEOUT
     min_free: int = MIN_FREE
 
     @property
@@ -72,6 +82,11 @@ class ExportRequest:
         """The training file, as an absolute path."""
         path = self.path or os.path.join("data", "training", f"{self.config.name}.npz")
         return os.path.normpath(os.path.join(self.root, os.path.expanduser(path)))
+
+    @property
+    def lock(self) -> str:
+        """What the service's own exporter locks while it writes to that place."""
+        return f"{self.target}.lock"
 
     @property
     def root(self) -> str:
@@ -193,7 +208,14 @@ def export(request: ExportRequest, dry_run: bool = False, grace: float = GRACE) 
     if dry_run:
         previous = None if before is None else f"{request.target}.previous"
         return Exported(True, False, reason, request.target, before, before, argv, previous=previous)
-    return _export(request, before, reason, grace)
+    with _alone(request) as waited:
+        if waited:
+            # Whoever had the lock may have made the file that is wanted.
+            before = _look(request)
+            reason = _reason(request, before)
+            if reason == "present":
+                return Exported(False, False, reason, request.target, before, before, ())
+        return _export(request, before, reason, grace)
 
 
 def _check_request(request: ExportRequest) -> None:
@@ -201,6 +223,8 @@ def _check_request(request: ExportRequest) -> None:
         raise RecoveryError(f"refresh is {request.refresh!r}; give one of {', '.join(REFRESH)}.")
     if not request.target.endswith(".npz"):
         raise RecoveryError(f"path is {request.target}, but numpy only writes to names that end in .npz. Change it.")
+    if request.lock_timeout < 0:
+        raise RecoveryError(f"lock_timeout is {request.lock_timeout:g} seconds; give 0 or more.")
     if request.timeout <= 0:
         raise RecoveryError(f"timeout is {request.timeout:g} seconds; give more than 0.")
     for argument in request.extra_args:
@@ -225,6 +249,63 @@ def _check_service(request: ExportRequest) -> None:
     if not os.path.isdir(folder):
         raise MissingFileError(f"{folder} is not a directory. Check path and service_path, or create the directory.")
     require_space(request.target, 0, reserve=request.min_free)
+
+
+@contextmanager
+def _alone(request: ExportRequest) -> Iterator[bool]:
+    """Hold the lock of the service's exporter; whether it had to be waited for. The file stays, as the service's does.
+
+    :raises RecoveryError: somebody has held it all the time, or it may not be opened
+    """
+    handle = _open_lock(request.lock)
+    try:
+        deadline = time.monotonic() + request.lock_timeout
+        waited = False
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise RecoveryError(_held(request, handle))
+            waited = True
+            time.sleep(LOCK_POLL)
+        yield waited
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: str) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        try:
+            handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
+        except FileExistsError:
+            return os.open(path, flags)
+        # The service opens it for writing, so it must not stay with whoever this runs as.
+        folder = os.stat(os.path.dirname(path))
+        try:
+            os.fchown(handle, folder.st_uid, folder.st_gid)
+        except PermissionError:
+            pass
+    except OSError as exc:
+        raise explain("open the export lock", path, exc) from exc
+    return handle
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        # On a file system without locks the service's exporter has none either.
+        return exc.errno not in (errno.EWOULDBLOCK, errno.EAGAIN)
+    return True
+
+
+def _held(request: ExportRequest, handle: int) -> str:
+    status = os.fstat(handle)
+    pids = [pid for pid in _proc.flock_holders(status.st_dev, status.st_ino).keepers if pid != os.getpid()]
+    who = f" by process {', '.join(map(str, pids))}" if pids else ""
+    return (
+        f"Another export to {request.target} has held {request.lock}{who} for {request.lock_timeout:g} s; nothing was "
+        "exported. Wait for it, or end it where it hangs, then run again; lock_timeout waits longer."
+    )
 
 
 def _look(request: ExportRequest) -> Optional[TrainingFile]:
@@ -288,10 +369,33 @@ def _judge(request: ExportRequest, output: str, failed: Exported) -> TrainingFil
     except RecoveryError as exc:
         reason = f"wrote a file that cannot be read ({exc})"
     else:
-        if report.valid:
+        older = _older(report, failed.before)
+        if report.valid and older is None:
             return report
         reason = f"wrote a file that cannot be trained on: {report.reasons()}"
+        if report.valid:
+            reason = f"wrote a file that is older than the one in place: {older}"
     raise ExportError(_complaint(request, failed.run or Run(), reason), failed.as_dict())
+
+
+def _older(new: TrainingFile, old: Optional[TrainingFile]) -> Optional[str]:
+    """Why a new file would be a step back; None where it is none, or where one of them does not tell or is damaged."""
+    if old is None or not old.valid:
+        return None
+    ends = [(report.metadata or {}).get("newest_game_time") for report in (new, old)]
+    moments = [_moment(end) for end in ends]
+    if moments[0] is None or moments[1] is None or moments[0] >= moments[1]:
+        return None
+    return f"its newest game is of {ends[0]}, and that of the one in place of {ends[1]}; a game database may be missing"
+
+
+def _moment(text: Any) -> Optional[float]:
+    """Seconds since the epoch; a time without a zone is UTC, as the service writes it."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _complaint(request: ExportRequest, run: Run, reason: str) -> str:

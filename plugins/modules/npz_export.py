@@ -66,6 +66,13 @@ options:
       - How long the exporter may take, in seconds. After that it and all that it started are ended.
     type: float
     default: 1800
+  lock_timeout:
+    description:
+      - How long to wait for another export to the same file, in seconds. The service's own exporter locks
+        C(<path>.lock) while it writes; this module does so too.
+      - Where the other one has made a file that needs no export any more, none is made.
+    type: float
+    default: 300
   min_free:
     description:
       - Bytes that must be free beside O(path) before the exporter is run. The default is what the exporter itself
@@ -286,6 +293,7 @@ def main() -> None:
             "single_threaded": {"type": "bool", "default": True},
             "extra_args": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "float", "default": 1800},
+            "lock_timeout": {"type": "float", "default": 300},
             "min_free": {"type": "int", "default": 2147483648},
         },
         supports_check_mode=True,

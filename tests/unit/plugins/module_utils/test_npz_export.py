@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -13,6 +15,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -44,10 +47,16 @@ args = parser.parse_args()
 """
 
 
-def write(path: pathlib.Path, samples: int = 120, seed: int = 1, board: str = "hex8") -> pathlib.Path:
+def write(
+    path: pathlib.Path, samples: int = 120, seed: int = 1, board: str = "hex8", newest: object = None
+) -> pathlib.Path:
     rng = np.random.default_rng(seed)
     features = rng.integers(0, 2, (samples, 4, 9, 9)).astype("<f4")
-    np.savez_compressed(path, features=features, values=np.zeros(samples, "<f4"), board_type=np.asarray(board))
+    arrays = {"features": features, "values": np.zeros(samples, "<f4"), "board_type": np.asarray(board)}
+    if newest is not None:
+        # As the service writes it: a dict that numpy pickles.
+        arrays["metadata"] = np.asarray({"newest_game_time": newest, "sample_count": samples}, dtype=object)
+    np.savez_compressed(path, **arrays)
     return path
 
 
@@ -69,9 +78,15 @@ class Service:
         options = {"python": sys.executable, "min_free": 0, "timeout": 20.0, **changes}
         return ExportRequest(config=HEX8, service_path=str(self.root), **options)
 
+    def left(self) -> list:
+        """What is beside the training file; the lock file stays, as that of the service does."""
+        return [name for name in os.listdir(self.folder) if not name.endswith(".npz.lock")]
+
     def tree(self) -> dict:
         found = {}
         for path in sorted(self.root.rglob("*")):
+            if path.name.endswith(".npz.lock"):
+                continue
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else None
             found[str(path.relative_to(self.root))] = (content, status.st_mode, status.st_mtime_ns)
@@ -130,7 +145,7 @@ class TestJudgedByTheFile:
             """
         )
         export(service.request())
-        assert os.listdir(service.folder) == ["hex8_2p.npz"]
+        assert service.left() == ["hex8_2p.npz"]
         assert stat.S_IMODE(service.target.stat().st_mode) == 0o644
 
     @pytest.mark.parametrize("rc", [0, 1, 2])
@@ -165,7 +180,7 @@ class TestJudgedByTheFile:
         with pytest.raises(ExportError, match=r"cannot be trained on: .* \(exit code -9\).*MemoryError"):
             export(service.request(refresh="always"))
         assert sha256_file(str(service.target)) == old
-        assert os.listdir(service.folder) == ["hex8_2p.npz"]
+        assert service.left() == ["hex8_2p.npz"]
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -175,13 +190,13 @@ class TestJudgedByTheFile:
         write(service.fresh, **options)
         with pytest.raises(ExportError, match=words):
             export(service.request())
-        assert os.listdir(service.folder) == []
+        assert service.left() == []
 
     def test_a_directory_instead_of_a_file(self, service):
         service.exporter("os.mkdir(args.output)")
         with pytest.raises(ExportError, match="cannot be read"):
             export(service.request())
-        assert os.listdir(service.folder) == []
+        assert service.left() == []
 
     def test_the_registry_refuses(self, service):
         service.exporter("sys.exit('Canonical source validation failed: Database x.db not found in registry')")
@@ -220,7 +235,7 @@ class TestTime:
         assert len(pids) == 3
         assert wait_until_gone(pids)
         assert sha256_file(str(service.target)) == old
-        assert os.listdir(service.folder) == ["hex8_2p.npz"]
+        assert service.left() == ["hex8_2p.npz"]
 
     def test_a_hang_after_a_whole_file_is_a_success(self, service):
         service.exporter("shutil.copy('fresh.npz', args.output); time.sleep(60)")
@@ -264,7 +279,7 @@ export(ExportRequest(parse_config("hex8_2p"), {str(service.root)!r}, python={sys
         process.send_signal(number)
         assert process.wait(20) != 0
         assert wait_until_gone([int(pids.read_text())])
-        assert os.listdir(service.folder) == []
+        assert service.left() == []
 
     def test_a_killed_run_leaves_the_old_file_and_the_next_one_goes_through(self, service):
         service.exporter("os.getppid() == 1 or os.kill(os.getppid(), signal.SIGKILL); time.sleep(0.1)")
@@ -346,6 +361,130 @@ class TestHowItIsRun:
         (folder / "python").symlink_to(sys.executable)
         done = export(service.request(python=None))
         assert done.argv[0] == str(folder / "python")
+
+
+@contextlib.contextmanager
+def another_export(service):
+    """Holds the lock as the service's own exporter does."""
+    with open(f"{service.target}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+class TestTheLockOfTheExporter:
+    def test_another_export_is_waited_for_only_so_long(self, service):
+        service.exporter("open('ran', 'w')")
+        write(service.target, samples=50)
+        with another_export(service):
+            before = service.tree()
+            with pytest.raises(RecoveryError) as caught:
+                export(service.request(lock_timeout=0.2))
+            assert service.tree() == before
+        assert f"Another export to {service.target} has held" in str(caught.value)
+        assert "for 0.2 s; nothing was exported" in str(caught.value)
+        assert not (service.root / "ran").exists()
+
+    def test_who_holds_it_is_named(self, service):
+        code = (
+            "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
+            "print(flush=True); sys.stdin.read()"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", code, f"{service.target}.lock"], **pipes) as holder:
+            holder.stdout.readline()
+            with pytest.raises(RecoveryError, match=f"by process {holder.pid} for 0 s"):
+                export(service.request(lock_timeout=0))
+            holder.stdin.close()
+        assert export(service.request(lock_timeout=0)).exported
+
+    def test_what_the_other_one_made_is_taken(self, service):
+        service.exporter("open('ran', 'w')")
+        waiting = threading.Event()
+        results = []
+
+        def run():
+            waiting.set()
+            results.append(export(service.request()))
+
+        with another_export(service):
+            thread = threading.Thread(target=run)
+            thread.start()
+            assert waiting.wait(10)
+            time.sleep(0.3)
+            assert not results
+            write(service.root / "theirs.npz", seed=3)
+            os.rename(service.root / "theirs.npz", service.target)
+        thread.join(10)
+        (done,) = results
+        assert (done.changed, done.exported, done.reason, done.after.samples) == (False, False, "present", 120)
+        assert not (service.root / "ran").exists()
+
+    def test_it_is_held_while_the_exporter_runs_and_free_afterwards(self, service):
+        service.exporter(f"""
+            import fcntl
+            with open({str(service.target) + ".lock"!r}, "w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    open("skipped", "w")
+            shutil.copy("fresh.npz", args.output)
+        """)
+        assert export(service.request()).exported
+        assert (service.root / "skipped").exists()
+        with another_export(service):
+            pass
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs as somebody else than the service")
+    def test_it_belongs_to_the_service_where_root_makes_it(self, service):
+        os.chown(service.folder, 4711, 4712)
+        export(service.request())
+        status = os.stat(f"{service.target}.lock")
+        assert (status.st_uid, status.st_gid) == (4711, 4712)
+
+    def test_a_dry_run_takes_no_lock(self, service):
+        with another_export(service):
+            before = service.tree()
+            assert export(service.request(lock_timeout=0), dry_run=True).changed
+            assert service.tree() == before
+        os.unlink(f"{service.target}.lock")
+        export(service.request(), dry_run=True)
+        assert not os.path.exists(f"{service.target}.lock")
+
+    def test_a_link_in_its_place_is_not_followed(self, service):
+        victim = service.root / "victim"
+        victim.write_text("kept")
+        os.symlink(victim, f"{service.target}.lock")
+        with pytest.raises(RecoveryError, match="open the export lock"):
+            export(service.request())
+        assert victim.read_text() == "kept"
+
+
+class TestFresherThanTheOld:
+    OLD, NEW = "2026-11-23T21:16:11.187753", "2026-11-24T08:00:00+00:00"
+
+    def test_a_step_back_is_refused(self, service):
+        write(service.target, newest=self.NEW)
+        write(service.fresh, seed=2, newest=self.OLD)
+        before = service.target.read_bytes()
+        with pytest.raises(ExportError) as caught:
+            export(service.request(refresh="always"))
+        assert "older than the one in place: its newest game is of 2026-11-23T21:16:11.187753" in str(caught.value)
+        assert "a game database may be missing" in str(caught.value)
+        assert service.target.read_bytes() == before
+        assert not os.path.exists(f"{service.target}.previous")
+
+    @pytest.mark.parametrize(
+        ("old", "new"), [(OLD, NEW), (NEW, NEW), (None, OLD), (NEW, None), (NEW, "soon"), (17, OLD), (OLD, NEW[:19])]
+    )
+    def test_all_else_is_taken(self, service, old, new):
+        write(service.target, newest=old)
+        write(service.fresh, seed=2, newest=new)
+        assert export(service.request(refresh="always")).exported
+
+    def test_what_a_damaged_file_says_does_not_count(self, service):
+        write(service.target, samples=50, newest=self.NEW)
+        write(service.fresh, seed=2, newest=self.OLD)
+        assert export(service.request()).reason == "too_few_samples"
 
 
 class TestWhenOneIsMade:
@@ -454,7 +593,7 @@ class TestRefusal:
         fake.chmod(0o755)
         with pytest.raises(RecoveryError, match="Could not run"):
             export(service.request(python=str(fake)))
-        assert os.listdir(service.folder) == []
+        assert service.left() == []
 
     def test_a_directory_in_place(self, service):
         service.target.mkdir()

@@ -65,7 +65,10 @@ def test_four_runs(run, service, refresh):
     assert run(refresh=refresh, _ansible_check_mode=True)["changed"] is again
     assert tree(service) == after
     assert run(refresh=refresh)["changed"] is again
-    assert sorted(os.listdir(service / "data" / "training")) == ["hex8_2p.npz"] + ["hex8_2p.npz.previous"] * again
+    assert sorted(os.listdir(service / "data" / "training")) == [
+        *("hex8_2p.npz", "hex8_2p.npz.lock"),
+        *["hex8_2p.npz.previous"] * again,
+    ]
 
 
 def test_every_key_is_documented_and_there_in_every_case(run):
@@ -92,7 +95,7 @@ def test_a_failed_export_says_all_that_a_good_one_does(run, service):
     assert "no games, sorry" in result["msg"]
     assert (result["changed"], result["exported"], result["rc"]) == (False, False, 1)
     assert result["stderr"] == "no games, sorry\n"
-    assert os.listdir(service / "data" / "training") == []
+    assert os.listdir(service / "data" / "training") == ["hex8_2p.npz.lock"]
 
 
 def test_ansible_itself_takes_neither_exit_code_89_nor_none_for_a_failure(service, root):
@@ -133,5 +136,6 @@ def test_the_defaults_are_those_of_the_documentation():
         "single_threaded": True,
         "extra_args": [],
         "timeout": 1800,
+        "lock_timeout": 300,
         "min_free": 2147483648,
     }
