@@ -5,13 +5,24 @@
 
 from __future__ import annotations
 
+import pathlib
+import shutil
 import time
 
 import pytest
+from lab import cluster
+from lab.nodes import driver_of
 
-from tests.integration.harness import Lab
+from tests.integration.harness import CONFIG, Lab
 
 pytestmark = pytest.mark.lab
+DATA, INCOMING = f"{CONFIG}.npz", f".{CONFIG}.npz.incoming"
+
+
+def training_folder(lab: Lab, name: str) -> pathlib.Path:
+    instance = cluster.running(lab.directory)
+    node = next(node for node in instance.nodes if node.name == name)
+    return driver_of(instance).service(node, "data", "training")
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +100,28 @@ def test_hung_trainer_is_recovered(lab):
     assert lab.trainers() != was
 
 
-def test_bad_data_on_one_node_is_replaced_and_the_old_file_kept(lab):
+def test_bad_data_is_replaced_and_one_bad_node_does_not_spoil_the_others(lab):
     lab("break", "data")
+    folders = {node: training_folder(lab, node) for node in ("nebius-h100-3", "runpod-h100", "lambda-gh200-b-new")}
+    good, bad, cut = folders.values()
+    damaged = {node: (folder / DATA).read_bytes() for node, folder in folders.items()}
+    # Nothing can be copied to one node, and to another an earlier copy was cut off.
+    (bad / INCOMING / DATA / "in the way").mkdir(parents=True)
+    (cut / INCOMING).write_bytes(damaged["lambda-gh200-b-new"])
+    play = lab.play("prepare_data")
+    assert play.rc != 0
+    assert f"{CONFIG}.npz could not be put in place on runpod-h100, where the old file is as it was; 2 other" in play.flat
+    assert "-e exclude=runpod-h100" in play.flat
+    fresh = (good / DATA).read_bytes()
+    assert fresh not in damaged.values()
+    assert (cut / DATA).read_bytes() == fresh
+    assert (bad / DATA).read_bytes() == damaged["runpod-h100"]
+    for node in ("nebius-h100-3", "lambda-gh200-b-new"):
+        assert (folders[node] / f"{DATA}.previous").read_bytes() == damaged[node]
+        assert not (folders[node] / INCOMING).exists()
+    shutil.rmtree(bad / INCOMING)
     play = lab.play("prepare_data")
     assert play.rc == 0, play.output
-    play = lab.play("prepare_data")
-    assert set(play.changed.values()) == {0}, play.output
+    # Nodes that have the right bytes are skipped.
+    assert {host for host, count in play.changed.items() if count} == {"runpod-h100"}, play.output
+    assert (bad / DATA).read_bytes() == fresh
