@@ -167,6 +167,7 @@ class RestoreResult:
             "epoch": report.epoch,
             "sha256": report.sha256,
             "size": report.size,
+            "written_at": report.mtime,
             "format": report.format,
         }
 

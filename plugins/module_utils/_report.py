@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from ansible_collections.ringrift.recovery.plugins.module_utils._report_words import clock, moment, span
 
 # What a run's report takes from each step: the variable that the step registered, and the keys that matter in it.
 NODE_STEPS = {
@@ -87,13 +89,14 @@ def report_lines(report: Mapping[str, Any]) -> List[str]:
     planned = bool(report.get("check_mode"))
     for where, steps in (*report["nodes"].items(), ("fleet", report["fleet"])):
         for step, result in steps.items():
-            lines.extend(f"{where}: {words}" for words in _step_words(step, result, planned))
+            words = _step_words(step, result, planned, moment(report.get("at")))
+            lines.extend(f"{where}: {line}" for line in words)
     if report.get("next"):
         lines.append(f"next: {report['next']}")
     return lines
 
 
-def _step_words(step: str, result: Mapping[str, Any], planned: bool) -> List[str]:
+def _step_words(step: str, result: Mapping[str, Any], planned: bool, at: Optional[float]) -> List[str]:
     if step == "failure":
         return [f"FAILED: {result.get('msg', 'no message')}"]
     if result.get("failed") or result.get("unreachable"):
@@ -104,7 +107,7 @@ def _step_words(step: str, result: Mapping[str, Any], planned: bool) -> List[str
         return _batch_size_words(result, planned)
     if not result.get("changed"):
         return []
-    return [f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result)]
+    return [f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result, at)]
 
 
 def _batch_size_words(result: Mapping[str, Any], planned: bool) -> List[str]:
@@ -116,7 +119,7 @@ def _batch_size_words(result: Mapping[str, Any], planned: bool) -> List[str]:
     return [f"{'would use' if planned else 'used'} {result.get('message')}", *warnings]
 
 
-def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:
+def _deeds(step: str, result: Mapping[str, Any], at: Optional[float]) -> List[Tuple[str, str, str]]:
     """What a step changes: the verb, the verb in the past, and the rest."""
     if step == "stop_training":
         return [("stop", "stopped", f"pid {entry['pid']}") for entry in result.get("stopped") or []]
@@ -131,12 +134,7 @@ def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:
     if step == "publish_data":
         return [("put", "put", f"{_samples(result)} in place at {result.get('path')}")]
     if step in ("restore_checkpoint", "restore_canonical"):
-        deeds = [("quarantine", "quarantined", entry["path"]) for entry in result.get("quarantined") or []]
-        if result.get("restored"):
-            target = (result.get("checkpoint") or {}).get("path")
-            lost = f", {result['epochs_lost']} epochs lost" if result.get("epochs_lost") else ""
-            deeds.append(("restore", "restored", f"{target} from {result.get('source')}{lost}"))
-        return deeds
+        return list(_restored(result, at))
     if step == "prune_checkpoints":
         return [("delete", "deleted", f"{entry.get('path')}") for entry in result.get("pruned") or []]
     if step == "restart_daemons":
@@ -145,6 +143,31 @@ def _deeds(step: str, result: Mapping[str, Any]) -> List[Tuple[str, str, str]]:
         job = (result.get("dispatched") or {}).get("job_id")
         return [("dispatch", "dispatched", f"job {job}" if job else "a training job")]
     return [("start", "started", f"the trainer{' pid ' + str(result['pid']) if result.get('pid') else ''}")]
+
+
+def _restored(result: Mapping[str, Any], at: Optional[float]) -> Iterator[Tuple[str, str, str]]:
+    """Which file training goes on from, and what that costs."""
+    quarantined = result.get("quarantined") or []
+    for entry in quarantined:
+        yield "quarantine", "quarantined", entry["path"]
+    if not result.get("restored"):
+        return
+    kept: Mapping[str, Any] = result.get("checkpoint") or {}
+    epoch = kept.get("epoch")
+    facts = ["of an epoch that it does not tell" if epoch is None else f"of epoch {epoch}"]
+    written = moment(kept.get("written_at"))
+    if written is not None:
+        age = f", {span(at - written)} ago" if at is not None and at >= written else ""
+        facts.append(f"written {clock(written)}{age}")
+    if kept.get("sha256"):
+        facts.append(f"sha256 {kept['sha256']}")
+    yield "restore", "restored", f"{kept.get('path')} from {result.get('source')}, {', '.join(facts)}"
+    lost = result.get("epochs_lost")
+    if lost is not None:
+        number = f"{lost} epoch{'' if lost == 1 else 's'}" if lost else "no epoch"
+        yield "lose", "lost", f"{number}: training goes on from epoch {epoch}"
+    elif quarantined:
+        yield "lose", "lost", "an unknown number of epochs: not every file tells which one it is from"
 
 
 def _samples(result: Mapping[str, Any]) -> str:

@@ -201,6 +201,7 @@ def _nothing(what: str) -> str:
 
 def _step(run: Mapping[str, Any], where: str, step: str, result: Mapping[str, Any], planned: bool) -> str:
     alone = {"config": "", "outcome": "", "check_mode": planned, "fleet": {}, "nodes": {where: {step: result}}}
+    alone["at"] = run.get("at")
     words = [line[len(where) + 2 :] for line in report_lines(alone)[1:]]
     if step == "failure" or result.get("failed") or result.get("unreachable"):
         state = chip("failed", "critical", MARKS["critical"])

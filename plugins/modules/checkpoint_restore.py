@@ -115,6 +115,7 @@ checkpoint:
     epoch: 9
     sha256: 02cbda159d740efb3d4fd4a2a28c74d2ee64b1708f9c29da8cc07202c7523f8a
     size: 82619273
+    written_at: 1773216900.52
     format: torch_zip
   contains:
     path:
@@ -132,6 +133,10 @@ checkpoint:
     size:
       description: Its size in bytes.
       type: int
+      returned: always
+    written_at:
+      description: When it was written, in unix seconds; a copy keeps the time of the file that it was made from.
+      type: float
       returned: always
     format:
       description: Its format, as M(ringrift.recovery.checkpoint_verify) returns it.

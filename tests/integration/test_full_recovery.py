@@ -80,10 +80,26 @@ def test_recovery_proves_progress(story):
     assert story["now"] != story["was"]
 
 
+def page_of(play: Play) -> str:
+    path = re.search(r"report page: (\S+[.]html)", play.output)
+    assert path, play.output
+    return pathlib.Path(path.group(1)).read_text()
+
+
+def test_the_checkpoint_and_what_is_lost_are_told(story):
+    """From which file training goes on, its hash, epoch and age, and how many epochs are lost."""
+    steps = [step for node in story["report"]["nodes"].values() for step in node.values() if step.get("restored")]
+    assert steps
+    for text in (story["recovery"].flat, page_of(story["recovery"])):
+        for step in steps:
+            kept = step["checkpoint"]
+            assert f"restored {kept['path']} from {step['source']}, of " in text
+            assert f"ago, sha256 {kept['sha256']}" in text
+        assert re.search(r"lost (no epoch|\d+ epochs?|an unknown number of epochs): ", text)
+
+
 def test_the_page_has_the_diagnosis_and_the_steps(story):
-    path = re.search(r"report page: (\S+[.]html)", story["recovery"].output)
-    assert path, story["recovery"].output
-    page = pathlib.Path(path.group(1)).read_text()
+    page = page_of(story["recovery"])
     for words in ("Training diagnosis before the recovery", "recovered, progress is proven", "lock_held", "<svg"):
         assert words in page, words
     assert "report page" not in story["plan"].output

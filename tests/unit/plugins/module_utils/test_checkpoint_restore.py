@@ -119,6 +119,7 @@ class TestRestored:
                 "epoch": 4,
                 "sha256": sha256(newest),
                 "size": newest.stat().st_size,
+                "written_at": newest.stat().st_mtime,
                 "format": "torch_zip",
             },
             "source": str(newest),
