@@ -107,7 +107,9 @@ def _step_words(step: str, result: Mapping[str, Any], planned: bool, at: Optiona
         return _batch_size_words(result, planned)
     if not result.get("changed"):
         return []
-    return [f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result, at)]
+    return [
+        f"would {words[0]} {words[2]}" if planned else f"{words[1]} {words[2]}" for words in _deeds(step, result, at)
+    ]
 
 
 def _batch_size_words(result: Mapping[str, Any], planned: bool) -> List[str]:

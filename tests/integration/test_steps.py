@@ -110,7 +110,9 @@ def test_bad_data_is_replaced_and_one_bad_node_does_not_spoil_the_others(lab):
     (cut / INCOMING).write_bytes(damaged["lambda-gh200-b-new"])
     play = lab.play("prepare_data")
     assert play.rc != 0
-    assert f"{CONFIG}.npz could not be put in place on runpod-h100, where the old file is as it was; 2 other" in play.flat
+    assert (
+        f"{CONFIG}.npz could not be put in place on runpod-h100, where the old file is as it was; 2 other" in play.flat
+    )
     assert "-e exclude=runpod-h100" in play.flat
     fresh = (good / DATA).read_bytes()
     assert fresh not in damaged.values()

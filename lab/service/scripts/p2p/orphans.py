@@ -20,6 +20,14 @@ PATTERNS = ("selfplay", "train", "gauntlet", "export_replay", "gpu_parallel_game
 logger = logging.getLogger("p2p_orchestrator")
 
 
+def orphan(pid: str) -> str | None:
+    """The command line of a process that the real one ends, wherever it runs; None for every other process."""
+    command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").lower()
+    parent = int(Path("/proc", pid, "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    fits = parent == 1 and "python" in command and any(word in command for word in PATTERNS)
+    return command if fits else None
+
+
 def reap(root: Path) -> list[int]:
     """The processes that got a SIGTERM."""
     killed = []
@@ -29,10 +37,8 @@ def reap(root: Path) -> list[int]:
         if not name.isdigit() or name in own:
             continue
         try:
-            command = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").lower()
-            parent = int(Path("/proc", name, "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            inside = Path(os.readlink(f"/proc/{name}/cwd")).is_relative_to(root)
-            if parent != 1 or "python" not in command or not inside or not any(word in command for word in PATTERNS):
+            command = orphan(name)
+            if command is None or not Path(os.readlink(f"/proc/{name}/cwd")).is_relative_to(root):
                 continue
             os.kill(int(name), signal.SIGTERM)
         except (OSError, ValueError, IndexError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import os
 import signal
@@ -299,6 +300,30 @@ print(started.pid, started.keeper_pid)
         tree.end()
     assert note(tree.root / "logs/training.log")["rc"] == -signal.SIGKILL
     wait_for(lambda: _proc.is_same(keeper, parent.start_ticks) is None)
+
+
+@pytest.fixture
+def is_orphan(root):
+    """Whether the orchestrator ends a process when it starts, as measured on the real one."""
+    path = root / "lab/service/scripts/p2p/orphans.py"
+    spec = importlib.util.spec_from_file_location("orphans", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda pid: module.orphan(str(pid)) is not None
+
+
+def test_the_start_of_the_orchestrator_ends_the_runbooks_trainer_and_not_ours(tree, begin, is_orphan):
+    arguments = ["-m", "app.training.train", "--board-type", "square8", "--num-players", "2"]
+    # As the runbook has it: ssh NODE 'nohup python … &', whose shell is gone.
+    shell = ["sh", "-c", 'cd "$0" && nohup "$@" > theirs.log 2>&1 & echo $!', str(tree.root), sys.executable, "-S"]
+    done = subprocess.run([*shell, *arguments], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    theirs, ours = int(done.stdout), begin()
+    wait_for(lambda: "app.training.train" in _proc.read_cmdline(theirs), "the trainer of the runbook")
+    if _proc.read_stat(theirs).ppid != 1:
+        pytest.skip("orphans get another parent than process 1 here")
+    assert is_orphan(theirs)
+    assert not is_orphan(ours.pid)
+    assert _proc.read_stat(ours.keeper_pid).ppid != 1 or not is_orphan(ours.keeper_pid)
 
 
 @pytest.mark.parametrize(("mode", "code"), [("fail=1", 1), ("fail=2", 2), ("seconds=0.1", 0)])
