@@ -478,8 +478,8 @@ def _check_template(what: str, template: Any, values: Sequence[str]) -> None:
         return
     if template["$"] not in values or not set(template) <= {"$", "omit"}:
         raise RecoveryError(
-            f"{what} has the placeholder {dict(template)}; give {{$: NAME}}, and omit: VALUE where you like, with one of "
-            f"{', '.join(values)} as the name."
+            f"{what} has the placeholder {dict(template)}; give {{$: NAME}}, and omit: VALUE where you like; names are "
+            f"{', '.join(values)}."
         )
 
 

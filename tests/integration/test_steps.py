@@ -10,9 +10,9 @@ import shutil
 import time
 
 import pytest
+
 from lab import cluster
 from lab.nodes import driver_of
-
 from tests.integration.harness import CONFIG, Lab
 
 pytestmark = pytest.mark.lab

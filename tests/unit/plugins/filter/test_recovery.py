@@ -64,9 +64,9 @@ def test_a_restored_checkpoint_says_where_it_is_from_and_what_is_lost(lost, word
     assert planned[3].startswith("a: would lose ")
 
 
-def test_a_start_point_that_is_new_has_lost_nothing(name="restart_training_checkpoint"):
+def test_a_start_point_that_is_new_has_lost_nothing():
     node = restored(epochs_lost=None, quarantined=[])
-    node[name]["checkpoint"].update(epoch=None, written_at=None)
+    node["restart_training_checkpoint"]["checkpoint"].update(epoch=None, written_at=None)
     lines = FILTERS["report_lines"](FILTERS["run_report"]({"a": node}, config="hex8_2p", outcome="done"))
     assert len(lines) == 2
     assert f"checkpoint_epoch_10.pth, of an epoch that it does not tell, sha256 {SHA}" in lines[1]

@@ -21,7 +21,12 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_profiles im
     render,
     render_path,
 )
-from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import as_moment, config_of, search
+from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import (
+    as_moment,
+    check_expressions,
+    config_of,
+    search,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -867,24 +872,15 @@ def test_built_in_profiles_are_whole():
     assert list(load_profiles({})) == ["runbook", "ringrift"]
 
 
-def test_every_expression_of_the_built_in_profiles_is_jmespath():
-    import jmespath
+@pytest.mark.parametrize("path", ["/job/kill", "/restart_stuck_jobs", "/stop_job", "/admin", "/training/start"])
+def test_what_kills_processes_or_starts_two_trainers_is_in_no_built_in_profile(path):
+    """`/job/kill` is pkill -9, `/restart_stuck_jobs` ends selfplay, `/training/start` starts whatever runs already."""
+    assert f'"{path}' not in json.dumps(BUILT_IN)
 
-    keys = {"detect", "valid", "cut", "items", "value", "success", "job_id", "node", "error", "when", "id", "is_leader"}
 
-    def walk(part, name=None):
-        if isinstance(part, dict):
-            for key, inner in part.items():
-                if key not in ("body", "query"):
-                    walk(inner, key)
-        elif isinstance(part, list):
-            for inner in part:
-                walk(inner)
-        elif name in keys and part is not None:
-            jmespath.compile(part)
-
-    for profile in BUILT_IN.values():
-        walk(profile)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_expression_of_the_built_in_profiles_is_jmespath(name):
+    check_expressions(name, BUILT_IN[name])
 
 
 def test_a_profile_of_ones_own(serve):
