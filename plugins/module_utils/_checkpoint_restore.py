@@ -478,15 +478,15 @@ def _bad(request: RestoreRequest, plan: _Plan) -> Iterator[Tuple[str, Checkpoint
 
 
 def _epochs_lost(plan: _Plan) -> Optional[int]:
-    """None unless the epochs of the restored file and of every damaged one are known."""
+    """None unless the epochs of the restored file and of every damaged one are known, and there is one to compare."""
     restored = None if plan.chosen is None else plan.chosen.epoch
-    lost = [candidate.epoch for candidate in plan.candidates if not candidate.valid and candidate.damaged]
-    if plan.current is None or restored is None:
+    seen = [candidate.epoch for candidate in plan.candidates if not candidate.valid and candidate.damaged]
+    if plan.current is not None:
+        seen.append(plan.current.epoch)
+    known = [epoch for epoch in seen if epoch is not None]
+    if restored is None or not seen or len(known) < len(seen):
         return None
-    if None in lost or plan.current.epoch is None:
-        return None
-    known = [epoch for epoch in (*lost, plan.current.epoch, restored) if epoch is not None]
-    return max(known) - restored
+    return max(*known, restored) - restored
 
 
 def _why(report: Checkpoint) -> str:

@@ -182,7 +182,7 @@ quarantined:
 epochs_lost:
   description:
     - How many epochs the restored file is behind the newest that was seen. V(null) where the epoch of the restored or
-      of a damaged file is not known, or where O(path) did not exist.
+      of a damaged file is not known, or where O(path) did not exist and no candidate was damaged.
   type: int
   returned: success
   sample: 5

@@ -203,6 +203,13 @@ class TestRestored:
         assert verify(str(service.path)).problems == ()
         assert names(service.path.parent) == [service.path.name, f"{service.path.name}.sha256"]
 
+    def test_missing_file_and_a_damaged_candidate(self, service):
+        """As on a node whose start point was never made: what the damaged checkpoint had is lost all the same."""
+        service.path.unlink()
+        flipped(service.epochs[4], "data/0")
+        result = restore(request(service))
+        assert (result.source, result.after.epoch, result.epochs_lost) == (str(service.epochs[3]), 3, 1)
+
     def test_dangling_link_and_link_to_a_damaged_file(self, service):
         service.path.unlink()
         service.path.symlink_to("nowhere")
