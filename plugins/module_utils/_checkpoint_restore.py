@@ -225,9 +225,11 @@ def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
     looked_at: List[Candidate] = []
     more = 0
     network = _network(request, current)
-    for path in _matches(request):
-        if current is not None and current.valid and not _newer(path, current):
-            continue
+    paths = list(_matches(request))
+    good = current if current is not None and current.valid else None
+    for number, path in enumerate(paths):
+        if good is not None and not any(_newer(later, good) for later in paths[number:]):
+            break
         if len(looked_at) >= MAX_CANDIDATES:
             more += 1
             continue
@@ -235,7 +237,9 @@ def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
         looked_at.append(candidate)
         if candidate.valid:
             same = current is not None and candidate.report is not None and candidate.report.sha256 == current.sha256
-            return _Plan(current, None if same else candidate, tuple(looked_at))
+            # The first that is whole decides, as where nothing was in place: else two runs in a row would differ.
+            kept = same or (good is not None and not _newer(path, good))
+            return _Plan(current, None if kept else candidate, tuple(looked_at))
     if current is not None and current.valid:
         return _Plan(current, None, tuple(looked_at))
     raise NoCandidateError(_nothing(request, current, looked_at, more), tuple(looked_at))

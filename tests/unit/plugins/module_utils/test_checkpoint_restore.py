@@ -434,6 +434,17 @@ class TestRefresh:
         assert (again.restored, again.candidates) == (False, ())
         assert snapshot(service.root) == before
 
+    def test_what_was_chosen_once_is_kept_beside_a_newer_file_that_is_less_wanted(self, service):
+        """The order of the patterns decides before the time: a second run finds what the first has chosen in place."""
+        (service.root / "models/candidate_hex8_2p.pth").write_bytes(service.epochs[2].read_bytes())
+        os.utime(service.root / "models/candidate_hex8_2p.pth", (NOW, NOW))
+        wish = request(service, "checkpoints/checkpoint_epoch_*.pth", "models/candidate_*.pth", refresh=True)
+        assert restore(wish, now=NOW).source == str(service.epochs[4])
+        before = snapshot(service.root)
+        again = restore(wish, now=NOW)
+        assert (again.restored, again.source) == (False, None)
+        assert snapshot(service.root) == before
+
     def test_damaged_newer_candidate_is_passed_over(self, service):
         service.put("checkpoint_epoch_4.pth", PATH, 3)
         flipped(service.epochs[4], "data/0")
