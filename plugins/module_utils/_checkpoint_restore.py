@@ -138,6 +138,7 @@ class RestoreResult:
             "checkpoint": self._state(self.after),
             "source": self.source,
             "previous": self.previous,
+            "replaced": self._replaced(),
             "quarantined": [entry.as_dict() for entry in self.quarantined],
             "epochs_lost": self.epochs_lost,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
@@ -171,6 +172,11 @@ class RestoreResult:
             "format": report.format,
         }
 
+    def _replaced(self) -> Optional[Dict[str, Any]]:
+        if not self.restored or self.before is None:
+            return None
+        return {"sha256": self.before.sha256, "epoch": self.before.epoch, "valid": self.before.valid}
+
     def _difference(self, report: Checkpoint) -> Dict[str, Any]:
         return {"sha256": report.sha256, "epoch": report.epoch, "valid": report.valid}
 
@@ -199,7 +205,7 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
     if plan.chosen is None:
         _tidy(request.path)
         return _predict(request, plan, moment)
-    with _locked(request.path, request.lock_timeout):
+    with locked(request.path, request.lock_timeout):
         plan = _plan(request, seen, locked=True)
         if plan.chosen is None:
             return _predict(request, plan, moment)
@@ -215,9 +221,9 @@ def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
         return _Plan(current, None, ())
     if current is not None and not current.valid:
         # Another restore has the file open while it puts it in place; the lock makes this one wait for it.
-        at_it = os.path.lexists(_lock_path(request.path)) and not locked
-        writer = None if at_it else _writer(request.path)
-        if writer is not None and (locked or not os.path.lexists(_lock_path(request.path))):
+        at_it = os.path.lexists(lock_path(request.path)) and not locked
+        writer = None if at_it else writer_of(request.path)
+        if writer is not None and (locked or not os.path.lexists(lock_path(request.path))):
             raise RecoveryError(
                 f"{request.path} is not whole, but process {writer} is writing it. Wait until it is done, or stop it, "
                 "and run this again."
@@ -391,13 +397,13 @@ def _candidate(path: str, request: RestoreRequest, network: Optional[str], seen:
         report = _verify(path, seen)
     except RecoveryError as exc:
         return Candidate(path, None, (Problem("unreadable", shown(str(exc), 500)),))
-    writer = None if report.valid else _writer(path)
+    writer = None if report.valid else writer_of(path)
     if writer is not None:
         return Candidate(path, None, (Problem("being_written", f"process {writer} is writing it"),))
     return Candidate(path, report, (*report.problems, *_unfit(report, request, network)))
 
 
-def _writer(path: str) -> Optional[int]:
+def writer_of(path: str) -> Optional[int]:
     """A process of this node that has a file open for writing, as far as this user may see.
 
     Names are compared, not files: asking for a file behind a descriptor can hang on a dead mount.
@@ -560,8 +566,8 @@ def _tidy(path: str) -> None:
     """Remove what a run that was killed left beside a good file; no harm if that does not work."""
     try:
         left = [name for dest in (path, path + SIDECAR_SUFFIX) for name in _atomic.stale_staged(dest, older_than=0.0)]
-        if left or os.path.lexists(_lock_path(path)):
-            with _locked(path, 0.0):
+        if left or os.path.lexists(lock_path(path)):
+            with locked(path, 0.0):
                 _clean(path)
     except RecoveryError:
         pass
@@ -722,15 +728,15 @@ def _write(path: str, text: str) -> None:
         raise explain("write", path, exc) from exc
 
 
-def _lock_path(path: str) -> str:
+def lock_path(path: str) -> str:
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.restore.lock")
 
 
 @contextmanager
-def _locked(path: str, timeout: float) -> Iterator[None]:
+def locked(path: str, timeout: float) -> Iterator[None]:
     """Only one restore of a file at a time; the lock file is gone afterwards."""
-    lock = _lock_path(path)
+    lock = lock_path(path)
     end = time.monotonic() + timeout
     fd = None
     while fd is None:

@@ -57,6 +57,7 @@ class Attempt:
     outcome: Optional[str] = None
     progressed: Optional[bool] = None
     state: str = RUNNING
+    counts: bool = True
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -123,7 +124,7 @@ class Journal:
     def in_vain(self, window: float, now: float, progress_age: Optional[float] = None) -> List[Attempt]:
         """The runs within the window, after the last that proved progress, that are over.
 
-        One that died before it restarted anything has tried nothing yet.
+        One that died before it restarted anything has tried nothing yet, and one that is no recovery never counts.
 
         :param progress_age: seconds since training was seen to make progress, which one before that was not in vain for
         """
@@ -133,7 +134,7 @@ class Journal:
             tried = attempt.state == ENDED or (attempt.state == DIED and attempt.step in RESTARTED)
             if attempt.progressed:
                 found = []
-            elif tried and attempt.begun >= since:
+            elif tried and attempt.counts and attempt.begun >= since:
                 found.append(attempt)
         return found
 
@@ -189,8 +190,11 @@ def look(path: str, now: Moment, gone: Sequence[str] = ()) -> Journal:
     return Journal(path, tuple(found), damaged)
 
 
-def decide(journal: Journal, config: str, limits: Limits, now: Moment) -> Decision:
-    """Whether another run of ``config`` may begin, and if not, what to do instead."""
+def decide(journal: Journal, config: str, limits: Limits, now: Moment, counts: bool = True) -> Decision:
+    """Whether another run of ``config`` may begin, and if not, what to do instead.
+
+    :param counts: whether it is an attempt to recover, of which there may be so many in vain
+    """
     running = journal.running
     vain = journal.in_vain(limits.window, now.at, limits.progress_age)
     if running is not None:
@@ -202,7 +206,7 @@ def decide(journal: Journal, config: str, limits: Limits, now: Moment) -> Decisi
             f"Without news it counts as dead in {span(max(0.0, running.lease - quiet))}."
         )
         return Decision(journal, False, "running", words, vain)
-    if len(vain) >= limits.attempts:
+    if counts and len(vain) >= limits.attempts:
         told = "; ".join(attempt.line() for attempt in vain[-SHOWN:])
         tries = f"{len(vain)} {'recovery' if len(vain) == 1 else 'recoveries'} of {config}"
         words = (
@@ -222,10 +226,12 @@ def begin(
     limits: Limits,
     wait: float = 0.0,
     gone: Sequence[str] = (),
+    counts: bool = True,
 ) -> Decision:
     """Begin a run, unless another one is under way or it has been tried too often.
 
     :param wait: seconds to wait for another run to end
+    :param counts: whether it is an attempt to recover; one that is not is kept apart from others all the same
     :returns: what was decided; where it is allowed, the run has begun
     :raises RecoveryError: the journal cannot be read or written; then nothing has begun
     """
@@ -233,9 +239,10 @@ def begin(
     while True:
         with _journal_file.locked(path):
             now = this_moment()
-            decision = decide(look(path, now, gone), config, limits, now)
+            decision = decide(look(path, now, gone), config, limits, now, counts)
             if decision.allowed:
-                _journal_file.append(path, {**_entry("begun", run, now), "who": dict(who), "lease": limits.lease})
+                facts = {"who": dict(who), "lease": limits.lease, "counts": counts}
+                _journal_file.append(path, {**_entry("begun", run, now), **facts})
                 return decision
         if decision.refused != "running" or time.monotonic() + TICK > end:
             return decision
@@ -279,7 +286,8 @@ def _take(record: Mapping[str, Any], attempts: Dict[str, Attempt]) -> bool:
             if attempt.state == RUNNING:
                 attempts[other] = replace(attempt, state=DIED)
         who = record.get("who")
-        attempts[run] = Attempt(run, _who(who if isinstance(who, dict) else {}), at, seen, lease)
+        counts = record.get("counts") is not False
+        attempts[run] = Attempt(run, _who(who if isinstance(who, dict) else {}), at, seen, lease, counts=counts)
         return True
     if run not in attempts or event not in ("step", "ended"):
         # Its beginning may be beyond what is read; then nothing depends on it any more.

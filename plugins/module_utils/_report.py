@@ -13,17 +13,18 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._report_words im
 NODE_STEPS = {
     "stop_training": ("stop_training_result", ("changed", "survivors")),
     "clear_lock": ("clear_state_lock", ("changed", "released", "lock", "record")),
-    "publish_data": ("prepare_data_published", ("changed", "path", "previous", "samples", "sha256")),
+    "publish_data": ("prepare_data_published", ("changed", "path", "previous", "replaced", "samples", "sha256")),
     "restore_checkpoint": (
         "restart_training_checkpoint",
-        ("changed", "restored", "source", "checkpoint", "quarantined", "epochs_lost"),
+        ("changed", "restored", "source", "checkpoint", "previous", "replaced", "quarantined", "epochs_lost"),
     ),
     "restore_canonical": (
         "restart_training_canonical_model",
-        ("changed", "restored", "source", "checkpoint", "quarantined", "epochs_lost"),
+        ("changed", "restored", "source", "checkpoint", "previous", "replaced", "quarantined", "epochs_lost"),
     ),
     "prune_checkpoints": ("fix_pruned", ("changed", "pruned", "freed_bytes")),
     "start": ("restart_training_started", ("changed", "pid", "cmdline", "log")),
+    "rollback": ("rollback_done", ("changed", "files")),
     "monitor": ("monitor_progress", ("progressed", "proof", "last", "checkpoint", "verdict")),
     # What a block's rescue was entered for.
     "failure": ("ansible_failed_result", ("msg",)),
@@ -34,7 +35,9 @@ FLEET_STEPS = {
     "withdraw_jobs": ("stop_training_withdrawn", ("changed", "profile", "cleared")),
     "clear_coordinator_lock": ("clear_state_coordinator_lock", ("changed", "released", "lock", "record")),
     "clear_jobs": ("clear_state_jobs", ("changed", "profile", "cleared")),
-    "export_data": ("prepare_data_export", ("changed", "reason", "path", "samples", "sha256")),
+    "export_data": ("prepare_data_export", ("changed", "reason", "path", "previous", "before", "samples", "sha256")),
+    "rollback_of": ("rollback_found", ("changed", "id", "report", "at", "left_out")),
+    "rollback_coordinator": ("rollback_coordinator_done", ("changed", "files")),
     "restart_daemons": ("fix_events", ("changed", "via", "restarted", "tried")),
     "batch_size": (
         "restart_training_fit",
@@ -105,6 +108,10 @@ def _step_words(step: str, result: Mapping[str, Any], planned: bool, at: Optiona
         return [f"progress proven: {entry['what']}" for entry in result.get("proof") or []]
     if step == "batch_size":
         return _batch_size_words(result, planned)
+    if step in ("rollback", "rollback_coordinator"):
+        return [words for entry in result.get("files") or [] for words in _rollback_words(entry, planned)]
+    if step == "rollback_of":
+        return _rollback_of_words(result)
     if not result.get("changed"):
         return []
     return [
@@ -119,6 +126,22 @@ def _batch_size_words(result: Mapping[str, Any], planned: bool) -> List[str]:
     if not result.get("changed") and not warnings:
         return []
     return [f"{'would use' if planned else 'used'} {result.get('message')}", *warnings]
+
+
+def _rollback_of_words(result: Mapping[str, Any]) -> List[str]:
+    words = [f"what the run {result.get('id') or 'without a name'} of {result.get('at')} replaced"]
+    return words + [f"left out: {name}, which is not among the nodes of this run" for name in result["left_out"]]
+
+
+def _rollback_words(entry: Mapping[str, Any], planned: bool) -> List[str]:
+    """What became of a file that an earlier run replaced; one that is back already needs no word."""
+    path, reason = entry.get("path"), entry.get("reason")
+    if entry.get("state") == "put_back":
+        kept = f"; what was there is kept as {entry['kept']}" if entry.get("kept") else ""
+        return [f"{'would put back' if planned else 'put back'} {path} from {entry.get('source')}{kept}"]
+    return {"left": [f"left {path}: {reason}"], "refused": [f"NOT PUT BACK {path}: {reason}"]}.get(
+        str(entry.get("state")), []
+    )
 
 
 def _deeds(step: str, result: Mapping[str, Any], at: Optional[float]) -> List[Tuple[str, str, str]]:

@@ -152,6 +152,24 @@ previous:
   type: str
   returned: success
   sample: null
+replaced:
+  description: The file that was replaced, in check mode that would be; V(null) where none was.
+  type: dict
+  returned: success
+  sample: {sha256: 293c50f778d3097531add78eb4b41aef6cfe940af82361bdee79c438b9130b8a, epoch: 14, valid: false}
+  contains:
+    sha256:
+      description: Its SHA-256 in hexadecimal.
+      type: str
+      returned: always
+    epoch:
+      description: The epoch that it was from; V(null) where it did not say.
+      type: int
+      returned: always
+    valid:
+      description: Whether it was whole.
+      type: bool
+      returned: always
 quarantined:
   description: Damaged files that were renamed. In check mode, those that would be.
   type: list
@@ -233,6 +251,7 @@ NOTHING = {
     "checkpoint": None,
     "source": None,
     "previous": None,
+    "replaced": None,
     "quarantined": [],
     "epochs_lost": None,
     "candidates": [],

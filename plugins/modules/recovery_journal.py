@@ -54,6 +54,12 @@ options:
       - Whether the run proved progress. The attempts before it then no longer count.
     type: bool
     default: false
+  counts:
+    description:
+      - Whether the run that begins is an attempt to recover. One that is not, such as a rollback, is kept apart from
+        others all the same, but is never one of O(max_attempts), and may begin after them.
+    type: bool
+    default: true
   max_attempts:
     description:
       - So many runs without progress within O(window), and no further one may begin. A run that died before it
@@ -261,6 +267,7 @@ def main() -> None:
             "step": {"type": "str"},
             "outcome": {"type": "str"},
             "progressed": {"type": "bool", "default": False},
+            "counts": {"type": "bool", "default": True},
             "max_attempts": {"type": "int", "default": 3},
             "window": {"type": "float", "default": 21600.0},
             "progress_age": {"type": "float"},
@@ -307,12 +314,14 @@ def keep(params: dict, check_mode: bool) -> dict:
         return {"run": run}
     if state == "query" or check_mode:
         now = _journal.this_moment()
-        decision = _journal.decide(_journal.look(path, now, params["takeover"]), config, limits, now)
+        decision = _journal.decide(_journal.look(path, now, params["takeover"]), config, limits, now, params["counts"])
     else:
         if params["wait"] < 0 or params["wait"] > 86400:
             raise RecoveryError(f"wait is {params['wait']:g} s. It must be from 0 to 86400.")
         who = {**params["who"], **({"user": params["user"]} if params["user"] else {})}
-        decision = _journal.begin(path, config, run, who, limits, params["wait"], params["takeover"])
+        decision = _journal.begin(
+            path, config, run, who, limits, params["wait"], params["takeover"], params["counts"]
+        )
     return {"journal": decision.as_dict(), "run": run}
 
 
