@@ -124,7 +124,8 @@ files:
       description:
         - V(put_back) where it was put back; V(already) where it is back already.
         - V(left) where nothing can or should be put back, such as a damaged file without O(force).
-        - V(refused) where it could not be put back, since a file has changed, is not there or cannot be read or written.
+        - V(refused) where it could not be put back, since a file has changed, is not there, or cannot be read or
+          written.
       type: str
       returned: always
     reason:

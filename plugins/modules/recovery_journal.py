@@ -319,9 +319,7 @@ def keep(params: dict, check_mode: bool) -> dict:
         if params["wait"] < 0 or params["wait"] > 86400:
             raise RecoveryError(f"wait is {params['wait']:g} s. It must be from 0 to 86400.")
         who = {**params["who"], **({"user": params["user"]} if params["user"] else {})}
-        decision = _journal.begin(
-            path, config, run, who, limits, params["wait"], params["takeover"], params["counts"]
-        )
+        decision = _journal.begin(path, config, run, who, limits, params["wait"], params["takeover"], params["counts"])
     return {"journal": decision.as_dict(), "run": run}
 
 
