@@ -351,7 +351,10 @@ def _read(path: str) -> Optional[bytes]:
 
 
 def _free_name(path: str, moment: float) -> str:
-    """``<path>.replaced-<UTC>`` with a number behind it where that is taken."""
+    """``<path>.replaced-<UTC>`` with a number behind it where that is taken, or what a killed run has named already."""
+    for name in _asides(path):
+        if _is_one(path, name):
+            return name
     base = f"{path}{REPLACED}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(moment))}"
     for name in itertools.chain([base], (f"{base}.{number}" for number in itertools.count(1))):
         if not os.path.lexists(name):
@@ -438,8 +441,19 @@ def _replace(entry: Replaced, plan: _Plan) -> None:
         _write_sidecar(entry.path, plan.sidecar)
 
 
+def _is_one(path: str, other: str) -> bool:
+    """Whether both are names of one file."""
+    try:
+        here, there = os.lstat(path), os.lstat(other)
+    except OSError:
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
 def _second_name(path: str, aside: str) -> None:
     """Give what is in place the name under which it stays."""
+    if _is_one(path, aside):
+        return
     try:
         os.link(path, aside, follow_symlinks=False)
     except OSError as exc:
