@@ -137,8 +137,11 @@ def _rollback_words(entry: Mapping[str, Any], planned: bool) -> List[str]:
     """What became of a file that an earlier run replaced; one that is back already needs no word."""
     path, reason = entry.get("path"), entry.get("reason")
     if entry.get("state") == "put_back":
-        kept = f"; what was there is kept as {entry['kept']}" if entry.get("kept") else ""
-        return [f"{'would put back' if planned else 'put back'} {path} from {entry.get('source')}{kept}"]
+        kept = (
+            f"; what was there {'would be' if planned else 'is'} kept as {entry['kept']}" if entry.get("kept") else ""
+        )
+        source = f" from {entry['source']}" if entry.get("source") != entry.get("kept") else ""
+        return [f"{'would put back' if planned else 'put back'} {path}{source}{kept}"]
     return {"left": [f"left {path}: {reason}"], "refused": [f"NOT PUT BACK {path}: {reason}"]}.get(
         str(entry.get("state")), []
     )

@@ -199,6 +199,22 @@ def test_one_that_died_before_it_restarted_anything_counts_for_nothing(path):
     assert (found.refused, [attempt.run for attempt in found.in_vain]) == ("attempts", ["two"])
 
 
+def test_what_is_no_recovery_never_counts_and_may_begin_after_too_many(path):
+    limits = Limits(attempts=1)
+    begin(path, "one", limits)
+    end(path, "one")
+    assert begin(path, "two", limits).refused == "attempts"
+    for run in ("undo", "undo-again"):
+        assert _journal.begin(path, "hex8_2p", run, {"user": "operator"}, limits, counts=False).allowed
+        assert begin(path, "two", limits).refused == "running"
+        end(path, run, "put back")
+    found = begin(path, "two", limits)
+    assert (found.refused, [attempt.run for attempt in found.in_vain]) == ("attempts", ["one"])
+    assert begin(path, "two", Limits(attempts=2)).allowed
+    # It is kept apart from a recovery that is under way all the same.
+    assert _journal.begin(path, "hex8_2p", "undo", {}, limits, counts=False).refused == "running"
+
+
 def test_a_run_that_never_began_cannot_go_on(path):
     with pytest.raises(RecoveryError, match="has no run nine. Begin it first"):
         step(path, "nine", "monitor")
