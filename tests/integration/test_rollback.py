@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from lab.snapshot import difference
-from tests.integration.harness import CONFIG, Lab
+from tests.integration.harness import CONFIG, Lab, run
 
 pytestmark = pytest.mark.lab
-DATA = f"ringrift/ai-service/data/training/{CONFIG}.npz"
-ON = "cd ringrift/ai-service/data/training && "
+
+
+def on(lab: Lab, node: str, command: str) -> None:
+    """Run a command among the training files of a node."""
+    words = ("ssh", "--dir", str(lab.directory), node, f"cd ringrift/ai-service/data/training && {command}")
+    done = run(sys.executable, "-m", "lab", *words)
+    assert done.returncode == 0, done.stdout
 
 
 def hashes(lab: Lab, ending: str) -> dict[tuple[str, str], str]:
@@ -74,8 +81,8 @@ def test_what_was_replaced_is_put_back_and_the_new_one_kept(lab, replaced):
 def test_what_cannot_be_put_back_is_said_and_keeps_no_other(lab, replaced):
     """The undo is undone where that can be: not where the file has changed since, or what is kept is damaged."""
     changed, damaged = sorted(node for node, _name in replaced["before"] if not node.startswith("coordinator"))[:2]
-    lab("ssh", changed, f"{ON} cp {CONFIG}.npz.previous other && mv other {CONFIG}.npz && echo >> {CONFIG}.npz")
-    lab("ssh", damaged, f"{ON} truncate -s 1000 {CONFIG}.npz.previous")
+    on(lab, changed, f"cp {CONFIG}.npz.previous other && mv other {CONFIG}.npz && echo >> {CONFIG}.npz")
+    on(lab, damaged, f"truncate -s 1000 {CONFIG}.npz.previous")
     world = hashes(lab, f"{CONFIG}.npz")
     play = lab.play("rollback", "-e", f"run={replaced['undo']}", "-e", "force=true")
     assert play.rc != 0
