@@ -128,7 +128,8 @@ def roll_back(entry: Replaced, request: RollbackRequest, dry_run: bool = False, 
     _check(entry)
     moment = time.time() if now is None else now
     known: Dict[Tuple[str, Stamp], str] = {}
-    plan = _plan(entry, request, known, moment)
+    verified: Dict[Tuple[str, Optional[Stamp]], Optional[str]] = {}
+    plan = _plan(entry, request, known, verified, moment)
     if dry_run:
         if plan.acts:
             _check_writable(entry.path, plan)
@@ -137,7 +138,7 @@ def roll_back(entry: Replaced, request: RollbackRequest, dry_run: bool = False, 
         _tidy(entry.path)
         return plan.outcome
     with locked(entry.path, request.lock_timeout):
-        plan = _plan(entry, request, known, moment)
+        plan = _plan(entry, request, known, verified, moment)
         if plan.acts:
             _apply(entry, request, plan)
         return plan.outcome
@@ -168,11 +169,12 @@ def _check(entry: Replaced) -> None:
         if digest is not None and not SHA256.match(digest):
             raise RecoveryError(f"{name} is {digest[:80]!r}, which is not 64 hexadecimal digits in lower case.")
     # A report that was edited, or a node that lies, names no file of somebody else.
-    if entry.kept is not None and not entry.kept.startswith(f"{entry.path}."):
+    beside = entry.kept is None or os.path.dirname(entry.kept) == os.path.dirname(entry.path)
+    if entry.kept is not None and not (beside and entry.kept.startswith(f"{entry.path}.")):
         raise RecoveryError(f"{entry.kept} is no file that is kept beside {entry.path}. Nothing was put back.")
 
 
-def _plan(entry: Replaced, request: RollbackRequest, known: Dict, moment: float) -> _Plan:
+def _plan(entry: Replaced, request: RollbackRequest, known: Dict, verified: Dict, moment: float) -> _Plan:
     here = _stamp(entry.path)
     now_there = None if here is None else _digest(entry.path, here, known)
     if entry.before is not None and now_there == entry.before:
@@ -180,7 +182,7 @@ def _plan(entry: Replaced, request: RollbackRequest, known: Dict, moment: float)
     source = _find(entry, known)
     if source is None:
         return _not_kept(entry, request)
-    problem = entry.problem or _problem(source, entry, request)
+    problem = entry.problem or _problem(source, entry, request, verified)
     if problem is not None and not request.force:
         words = f"it was replaced because it is damaged ({problem}); it is kept as {source}, -e force=true puts it back"
         return _Plan(_outcome(entry, LEFT, words))
@@ -283,8 +285,15 @@ def _is_witness(path: str) -> bool:
     return WITNESS in os.path.basename(path)
 
 
-def _problem(source: str, entry: Replaced, request: RollbackRequest) -> Optional[str]:
-    """What is wrong with the file that is to be put back; it is read in full."""
+def _problem(source: str, entry: Replaced, request: RollbackRequest, verified: Dict) -> Optional[str]:
+    """What is wrong with the file that is to be put back; it is read in full, and once while it does not change."""
+    key = (source, _stamp(source))
+    if key not in verified:
+        verified[key] = _verify(source, entry, request)
+    return verified[key]
+
+
+def _verify(source: str, entry: Replaced, request: RollbackRequest) -> Optional[str]:
     if entry.kind == CHECKPOINT:
         report = verify(source, checksum=True, scan_values=True)
         return None if report.valid else report.summary()
@@ -302,7 +311,7 @@ def _sidecar_for(entry: Replaced, source: Optional[str]) -> Optional[bytes]:
     if entry.kind != CHECKPOINT:
         return None
     own = None if source is None else _read(source + SIDECAR_SUFFIX)
-    if own is not None:
+    if own is not None or entry.problem is not None:
         return own
     here = _read(entry.path + SIDECAR_SUFFIX)
     match = None if here is None else SIDECAR.match(here)

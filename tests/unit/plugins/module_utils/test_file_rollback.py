@@ -165,6 +165,7 @@ def test_a_report_that_does_not_say_what_was_there(published):
         ({"path": "hex8_2p.npz"}, "absolute path"),
         ({"path": "/x/../etc/passwd"}, "without detours"),
         ({"kept": "/etc/passwd"}, "no file that is kept beside"),
+        ({"path": "/s/x.npz", "kept": "/s/x.npz./../../etc/passwd"}, "no file that is kept beside"),
         ({"before": "abc"}, "64 hexadecimal digits"),
         ({"kind": "model"}, "kind is 'model'"),
     ],
@@ -256,6 +257,16 @@ class TestCheckpoint:
         assert roll_back(entry, FORCE).state == "already"
         assert roll_back(undo(done), REQUEST).state == "put_back"
         assert verify(entry.path).valid
+
+    def test_a_sidecar_that_alone_tells_of_the_damage_is_not_mended(self, service):
+        """It is back by hand, with the sidecar that it had, which does not match."""
+        os.truncate(service / "models/x.pth", 700)
+        entry = self.restored(service)
+        shutil.copy(entry.kept, entry.path)
+        shutil.move(f"{entry.kept}.sha256", f"{entry.path}.sha256")
+        witness = pathlib.Path(f"{entry.path}.sha256").read_bytes()
+        assert roll_back(entry, FORCE).state == "already"
+        assert pathlib.Path(f"{entry.path}.sha256").read_bytes() == witness
 
     def test_a_dangerous_one_is_left(self, service):
         entry = self.restored(service)
