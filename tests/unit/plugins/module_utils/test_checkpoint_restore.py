@@ -132,6 +132,7 @@ class TestRestored:
                     "sha256": hashlib.sha256(before).hexdigest(),
                 }
             ],
+            "replaced": {"sha256": hashlib.sha256(before).hexdigest(), "epoch": 4, "valid": False},
             "epochs_lost": 0,
             "candidates": [{"path": str(newest), "valid": True, "epoch": 4, "problems": []}],
         }
