@@ -207,8 +207,5 @@ SAMPLE = (
     "node off the network in prepare data",
     "disk full while restoring",
     "training file damaged in transit",
-    "exporter dies half-way through its file",
-    "orchestrator refuses with HTTP 200 before the dispatch",
     "trainer dies at once",
-    "controller killed 0.6 s into: Dispatch",
 )
