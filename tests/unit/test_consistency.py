@@ -89,7 +89,9 @@ def test_job_template_is_safe_to_launch(template):
 
 
 def test_every_playbook_has_a_job_template():
-    assert {template["playbook"] for template in TEMPLATES} == {f"playbooks/{path.name}" for path in PLAYBOOKS}
+    # That which puts them into AWX is started outside of it.
+    started = {f"playbooks/{path.name}" for path in PLAYBOOKS} - {"playbooks/awx_setup.yml"}
+    assert {template["playbook"] for template in TEMPLATES} == started
 
 
 def test_every_molecule_scenario_has_tests():
