@@ -13,6 +13,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "hex8_2p"
@@ -55,6 +58,30 @@ def run(*argv: str, cwd: pathlib.Path = ROOT, timeout: float = 240, **extra: str
         argv, cwd=cwd, env=environment(**extra), timeout=timeout, check=False, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+class Unsafe(str):
+    """A text that is data and never a template."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes such a text."""
+
+
+_Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text)))
+
+
+def as_awx_hands_on(value: Any) -> str:
+    """Extra variables as AWX writes what was typed at a launch: YAML in which each text is tagged as data."""
+
+    def tagged(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: tagged(entry) for name, entry in part.items()}
+        if isinstance(part, list):
+            return [tagged(entry) for entry in part]
+        return Unsafe(part) if isinstance(part, str) else part
+
+    return yaml.dump(tagged(value), Dumper=_Dumper)
 
 
 class Lab:

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-from tests.integration.harness import CONFIG, ROOT, Lab, environment, run
+from tests.integration.harness import CONFIG, ROOT, Lab, as_awx_hands_on, environment, run
 
 pytestmark = pytest.mark.lab
 
@@ -115,7 +115,7 @@ def private_data_dir(folder: pathlib.Path, lab: Lab, variables: dict) -> pathlib
     for extra in ("group_vars", "host_vars"):
         if (lab.inventory / extra).is_dir():
             shutil.copytree(lab.inventory / extra, folder / "inventory" / extra)
-    (folder / "env/extravars").write_text(json.dumps(variables))
+    (folder / "env/extravars").write_text(as_awx_hands_on(variables))
     (folder / "env/envvars").write_text(
         json.dumps(
             {
