@@ -33,4 +33,4 @@ build: ## build the collection's tarball
 	@mkdir -p build && .venv/bin/ansible-galaxy collection build --force --output-path build .
 
 clean: ## remove what setup and build made
-	rm -rf .venv .venv-2.21 .venv-benchmarks build .ansible .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-2.21 .venv-benchmarks build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache

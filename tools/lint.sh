@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
 ruff check .
 ruff format --check .
+# What a program imports is checked as strictly as it may check itself.
+mypy --strict plugins/plugin_utils/runner.py
 yamllint .
 ansible-lint --strict --offline
 antsibull-changelog lint

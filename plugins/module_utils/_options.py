@@ -21,7 +21,7 @@ CHOICES: Dict[str, Tuple[str, ...]] = {
     "refresh": ("auto", "always", "never"),
     "fail_on": ("never", "critical", "warning"),
     "on_other_run": ("refuse", "wait"),
-    **{name: TRUTHS for name in ("force", "wait", "follow", "automatic")},
+    **dict.fromkeys(("force", "wait", "follow", "automatic"), TRUTHS),
 }
 RANGES: Dict[str, Tuple[int, int]] = {
     "epochs": (1, 100000),

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for AWX: the part of its API that the modules of awx.awx call, with the refusals that a wrong file would meet.
+"""A stand-in for AWX: the part of its API that the modules of awx.awx call, with its refusals of a wrong file.
 
-It keeps what it is told, and answers as AWX does: lists with filters, secrets as ``$encrypted$``, 400 for an unknown field, a
-reference to nothing, a playbook that the project has not, a survey that AWX would not take, and for a prompt that is not asked.
+It keeps what it is told, and answers as AWX does: lists with filters, secrets as ``$encrypted$``, and 400 for an unknown
+field, a reference to nothing, a playbook that the project has not, a survey that AWX would not take, and a prompt that is
+not asked for.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ FIELDS: Dict[str, set] = {
         "all_parents_must_converge", "type",
     },
     "workflow_approval_templates": {"timeout"},
-    "schedules": {"unified_job_template", "rrule", "enabled", "extra_data", "job_type", "diff_mode", "limit", "inventory"},
+    "schedules": {
+        "unified_job_template", "rrule", "enabled", "extra_data", "job_type", "diff_mode", "limit", "inventory",
+    },
 }  # fmt: skip
 REFERENCES = {
     "organization": "organizations", "default_environment": "execution_environments", "credential": "credentials",
@@ -59,7 +62,7 @@ LINKS = ("success_nodes", "failure_nodes", "always_nodes")
 ASSOCIATIONS = {
     "job_templates": {"credentials": "credentials", "labels": "labels"},
     "workflow_job_templates": {"labels": "labels"},
-    "workflow_job_template_nodes": {name: "workflow_job_template_nodes" for name in LINKS},
+    "workflow_job_template_nodes": dict.fromkeys(LINKS, "workflow_job_template_nodes"),
 }
 UNIFIED = ("job_templates", "projects", "inventory_sources", "workflow_job_templates", "workflow_approval_templates")
 MACHINE = {"fields": [{"id": "username"}, {"id": "ssh_key_data", "secret": True}]}
@@ -89,13 +92,17 @@ class Awx:
 
     def named(self, endpoint: str) -> Dict[str, Dict[str, Any]]:
         """The items of an endpoint by name, as a person sees them."""
-        return {item.get("name") or item["identifier"]: self.shown(endpoint, item) for item in self.items[endpoint].values()}
+        return {
+            item.get("name") or item["identifier"]: self.shown(endpoint, item) for item in self.items[endpoint].values()
+        }
 
     def links(self, endpoint: str, name: str, kind: str) -> List[str]:
         """The names of what is associated with an item."""
         target = ASSOCIATIONS[endpoint][kind]
         found = self.linked.get((self.named(endpoint)[name]["id"], kind), [])
-        return sorted(self.items[target][which].get("name") or self.items[target][which]["identifier"] for which in found)
+        return sorted(
+            self.items[target][which].get("name") or self.items[target][which]["identifier"] for which in found
+        )
 
     def survey(self, name: str) -> Dict[str, Any]:
         """The survey of a template."""
@@ -120,11 +127,13 @@ class Awx:
         twins = [
             item
             for item in self.items[endpoint].values()
-            if all(item.get(key) == fields.get(key) for key in ("name", "organization", "identifier", "credential_type"))
+            if all(
+                item.get(key) == fields.get(key) for key in ("name", "organization", "identifier", "credential_type")
+            )
         ]
         if twins and endpoint != "workflow_approval_templates":
             raise Refused(f"{endpoint}: {fields.get('name')} is there already")
-        item = {**{name: None for name in FIELDS[endpoint]}, "description": "", **fields, "id": next(self._ids)}
+        item = {**dict.fromkeys(FIELDS[endpoint]), "description": "", **fields, "id": next(self._ids)}
         self.items[endpoint][item["id"]] = item
         return self.shown(endpoint, item)
 
@@ -136,7 +145,9 @@ class Awx:
             kept = item["inputs"] or {}
             fields = {
                 **fields,
-                "inputs": {key: kept.get(key) if value == "$encrypted$" else value for key, value in fields["inputs"].items()},
+                "inputs": {
+                    key: kept.get(key) if value == "$encrypted$" else value for key, value in fields["inputs"].items()
+                },
             }
         item.update(fields)
         return self.shown(endpoint, item)
@@ -158,7 +169,9 @@ class Awx:
                 raise Refused(f"Invalid inputs for {kind['name']}: {', '.join(sorted(unknown))}")
         if endpoint in ("schedules", "workflow_job_template_nodes") and item.get("unified_job_template"):
             self.check_prompts(endpoint, item)
-        if endpoint == "schedules" and not re.fullmatch(r"DTSTART:[0-9]{8}T[0-9]{6}Z RRULE:FREQ=[A-Z]+;INTERVAL=[1-9][0-9]*", item["rrule"]):
+        if endpoint == "schedules" and not re.fullmatch(
+            r"DTSTART:[0-9]{8}T[0-9]{6}Z RRULE:FREQ=[A-Z]+;INTERVAL=[1-9][0-9]*", item["rrule"]
+        ):
             raise Refused(f"rrule {item['rrule']} cannot be read")
 
     def check_prompts(self, endpoint: str, item: Dict[str, Any]) -> None:
@@ -175,7 +188,10 @@ class Awx:
         for question in questions:
             if endpoint == "schedules" and question["required"] and question["variable"] not in given:
                 raise Refused(f"{question['variable']} is needed to start {template['name']}")
-            if question["type"] == "multiplechoice" and given.get(question["variable"], "") not in ["", *question["choices"]]:
+            if question["type"] == "multiplechoice" and given.get(question["variable"], "") not in [
+                "",
+                *question["choices"],
+            ]:
                 raise Refused(f"{given[question['variable']]} is no choice of {question['variable']}")
 
     def owner(self, endpoint: str, which: Any) -> Tuple[str, Dict[str, Any]]:
@@ -235,7 +251,14 @@ class Awx:
             more["inputs"] = {
                 key: "$encrypted$" if key in secret else value for key, value in (item["inputs"] or {}).items()
             }
-        return {**item, **more, "type": endpoint[:-1].replace("inventorie", "inventory"), "url": url, "related": related, "summary_fields": summary}
+        return {
+            **item,
+            **more,
+            "type": endpoint[:-1].replace("inventorie", "inventory"),
+            "url": url,
+            "related": related,
+            "summary_fields": summary,
+        }
 
 
 def answer(awx: Awx, method: str, path: str, filters: Dict[str, str], body: Dict[str, Any]) -> Tuple[int, Any]:
@@ -286,7 +309,7 @@ def answer(awx: Awx, method: str, path: str, filters: Dict[str, str], body: Dict
 class Handler(BaseHTTPRequestHandler):
     """Speaks HTTP for the AWX of its server."""
 
-    server: "Server"
+    server: Server
 
     def handle_one(self) -> None:
         address = urllib.parse.urlsplit(self.path)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""awx_setup.yml against a stand-in for AWX: a dry run writes nothing, a run makes everything, another one changes nothing."""
+"""awx_setup.yml against a stand-in for AWX: a dry run writes nothing, a run makes all of it, another changes nothing."""
 
 from __future__ import annotations
 
@@ -60,13 +60,19 @@ def test_all_of_it_is_made_once(awx):
         )
         assert made.links("job_templates", name, "credentials") == ["Training | SSH key"]
         assert [question["variable"] for question in made.survey(name)["spec"]][0] == "config"
-    assert made.named("credentials")["Training | SSH key"]["inputs"] == {"username": "ubuntu", "ssh_key_data": "$encrypted$"}
+    assert made.named("credentials")["Training | SSH key"]["inputs"] == {
+        "username": "ubuntu",
+        "ssh_key_data": "$encrypted$",
+    }
     assert not made.named("credentials")["Training | Redis"]["inputs"]
     kind = made.named("credential_types")["Training Redis"]
     # AWX renders it, not the run that sets AWX up.
     assert kind["injectors"] == {"extra_vars": {"ringrift_redis_url": "{{ url }}"}}
     follows = {
-        name: {kind: made.links("workflow_job_template_nodes", name, f"{kind}_nodes") for kind in ("success", "always", "failure")}
+        name: {
+            kind: made.links("workflow_job_template_nodes", name, f"{kind}_nodes")
+            for kind in ("success", "always", "failure")
+        }
         for name in made.named("workflow_job_template_nodes")
     }
     assert follows == {

@@ -93,7 +93,9 @@ def test_config_and_nodes_of_every_wrong_kind(tmp_path):
     witness = tmp_path / "witness"
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "one.yml").write_text(ONE)
-    cases = [{"name": f"config {name}", "config": value, "exclude": ""} for name, value in {"empty": "", **HOSTILE}.items()]
+    cases = [
+        {"name": f"config {name}", "config": value, "exclude": ""} for name, value in {"empty": "", **HOSTILE}.items()
+    ]
     cases += [
         {"name": f"exclude {name}", "config": "hex8_2p", "exclude": value}
         for name, value in HOSTILE.items()
@@ -104,8 +106,8 @@ def test_config_and_nodes_of_every_wrong_kind(tmp_path):
     (tmp_path / "cases").write_text(as_awx_hands_on({"cases": cases}))
     (tmp_path / "hosts.yml").write_text(INVENTORY)
     done = run(
-        "ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-e", f"@{tmp_path / 'cases'}", str(tmp_path / "play.yml"),
-        WITNESS=str(witness), ANSIBLE_COLLECTIONS_PATH=str(ROOT / "playbooks/collections"),
+        "ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-e", f"@{tmp_path / 'cases'}",
+        str(tmp_path / "play.yml"), WITNESS=str(witness), ANSIBLE_COLLECTIONS_PATH=str(ROOT / "playbooks/collections"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     said = json.loads((tmp_path / "said.json").read_text())

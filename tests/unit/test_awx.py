@@ -84,7 +84,9 @@ def validator(name: str) -> ArgumentSpecValidator:
     return ArgumentSpecValidator(**asked.value.kwargs)
 
 
-@pytest.mark.parametrize(("module", "entry"), ENTRIES, ids=[f"{m}-{e.get('name') or e['identifier']}" for m, e in ENTRIES])
+@pytest.mark.parametrize(
+    ("module", "entry"), ENTRIES, ids=[f"{m}-{e.get('name') or e['identifier']}" for m, e in ENTRIES]
+)
 def test_the_module_of_awx_takes_it(module, entry):
     assert validator(module).validate(dict(entry)).error_messages == []
 
@@ -117,7 +119,9 @@ def test_what_a_job_template_names_is_there(template):
 def test_names_are_there_once():
     for name in LISTS:
         assert len(names(name)) == len(set(names(name))), name
-    assert {DATA["awx_names"][name] for name in ("machine", "orchestrator", "redis", "vault")} == set(names("credentials"))
+    assert {DATA["awx_names"][name] for name in ("machine", "orchestrator", "redis", "vault")} == set(
+        names("credentials")
+    )
 
 
 def test_what_the_resources_name_is_there():
@@ -188,7 +192,10 @@ def test_a_workflow_runs_what_is_there_and_nothing_before_the_approval_changes_a
 def test_a_schedule_gives_what_the_survey_asks_for():
     templates = {template["name"]: template for template in DATA["job_templates"]}
     for schedule in DATA["schedules"]:
-        questions = {question["variable"]: question for question in templates[schedule["unified_job_template"]]["survey_spec"]["spec"]}
+        questions = {
+            question["variable"]: question
+            for question in templates[schedule["unified_job_template"]]["survey_spec"]["spec"]
+        }
         assert set(schedule["extra_data"]) <= set(questions), schedule["name"]
         needed = {name for name, question in questions.items() if question["required"]}
         assert needed <= set(schedule["extra_data"]), schedule["name"]
@@ -199,7 +206,9 @@ def test_a_schedule_gives_what_the_survey_asks_for():
 
 
 def test_what_recovers_without_a_person_is_off_and_says_that_it_is():
-    (alone,) = [schedule for schedule in DATA["schedules"] if schedule["unified_job_template"] == "Training | Full recovery"]
+    (alone,) = [
+        schedule for schedule in DATA["schedules"] if schedule["unified_job_template"] == "Training | Full recovery"
+    ]
     assert alone["enabled"] is False
     assert alone["extra_data"]["automatic"] == "true"
 

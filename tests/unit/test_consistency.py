@@ -117,6 +117,8 @@ def test_what_proves_our_safety_is_there(name):
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
 def test_an_answer_that_is_left_empty_counts_as_not_given(path):
-    # AWX hands on an empty answer as `!unsafe ''`, which ansible-core 2.19 reads as nothing at all: default() alone keeps it.
+    # AWX hands on an empty answer as `!unsafe ''`, which ansible-core 2.19 reads as null: default() alone keeps that.
     options = "exclude|expect_holder|force|follow|wait|cause|takeover|confirm|epochs|batch_size|restart_via|refresh"
-    assert not re.findall(rf"\b(?:{options}) \| default\([^()]*\)", re.sub(r"default\([^()]*, true\)", "", path.read_text()))
+    assert not re.findall(
+        rf"\b(?:{options}) \| default\([^()]*\)", re.sub(r"default\([^()]*, true\)", "", path.read_text())
+    )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The execution environment holds what the controller needs, in the same versions, and ansible-builder makes its context."""
+"""The execution environment holds what the controller needs, in its versions, and ansible-builder makes its context."""
 
 from __future__ import annotations
 

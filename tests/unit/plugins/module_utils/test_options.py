@@ -81,7 +81,10 @@ def test_an_unknown_name_is_passed_over():
     assert refused_options({"ringrift_epochs": "; id"}) == []
 
 
-@given(st.sampled_from(NAMES), st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.lists(st.text()), st.floats()))
+@given(
+    st.sampled_from(NAMES),
+    st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.lists(st.text()), st.floats()),
+)
 def test_whatever_it_is(name, value):
     said = refused_options({name: value})
     assert len(said) <= 1
