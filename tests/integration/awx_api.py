@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A stand-in for AWX: the part of its API that the modules of awx.awx call, with its refusals of a wrong file.
 
-It keeps what it is told, and answers as AWX does: lists with filters, secrets as ``$encrypted$``, and 400 for an unknown
-field, a reference to nothing, a playbook that the project has not, a survey that AWX would not take, and a prompt that is
-not asked for.
+It keeps what it is told, and answers as AWX does: lists with filters, secrets as ``$encrypted$``, and 400 for an
+unknown field, a reference to nothing, a playbook that the project has not, a survey that AWX would not take, and a
+prompt that is not asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""awx_setup.yml against a stand-in for AWX: a dry run writes nothing, a run makes all of it, another changes nothing."""
+"""awx_setup.yml against a stand-in for AWX: a dry run writes nothing, a run makes all, another changes nothing."""
 
 from __future__ import annotations
 

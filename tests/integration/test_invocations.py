@@ -10,6 +10,7 @@ import pathlib
 import shutil
 
 import pytest
+import yaml
 
 from tests.integration.harness import CONFIG, ROOT, Lab, as_awx_hands_on, environment, run
 
@@ -101,7 +102,7 @@ def test_module_docs_are_readable():
         assert doc["return"], name
 
 
-def private_data_dir(folder: pathlib.Path, lab: Lab, variables: dict) -> pathlib.Path:
+def private_data_dir(folder: pathlib.Path, lab: Lab, answers: dict) -> pathlib.Path:
     """AWX's layout: the project without .git, inventory, extra vars and settings as files; cwd is the project."""
     for name in ("env", "inventory"):
         (folder / name).mkdir()
@@ -115,7 +116,8 @@ def private_data_dir(folder: pathlib.Path, lab: Lab, variables: dict) -> pathlib
     for extra in ("group_vars", "host_vars"):
         if (lab.inventory / extra).is_dir():
             shutil.copytree(lab.inventory / extra, folder / "inventory" / extra)
-    (folder / "env/extravars").write_text(as_awx_hands_on(variables))
+    # What is typed at a launch is data; what the template says is not, here that no report is kept.
+    (folder / "env/extravars").write_text(as_awx_hands_on(answers) + "ringrift_report_dir: ''\n")
     (folder / "env/envvars").write_text(
         json.dumps(
             {
@@ -135,7 +137,7 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
     # A survey's answers arrive as strings, empty ones too.
     variables = {
         "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "", "epochs": "5000", "force": "false",
-        "expect_holder": "", "ringrift_report_dir": "",
+        "expect_holder": "",
     }  # fmt: skip
     healthy("break", "oom")
     done = ansible_runner.run(
@@ -158,3 +160,43 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
     fitted = data["fleet"]["batch_size"]
     assert (fitted["batch_size"], fitted["source"]) == (fitted["instead_of"] // 2, "halved")
     assert f"batch size {fitted['batch_size']} instead of" in output
+
+
+TEMPLATES = yaml.safe_load((ROOT / "awx/job_templates.yml").read_text())["job_templates"]
+
+
+# What a step says to a fleet that trains; all others have nothing to say against one.
+REFUSALS = {"playbooks/clear_state.yml": "Stop them first"}
+
+
+# The whole recovery is above, in both ways.
+@pytest.mark.parametrize(
+    "template",
+    [template for template in TEMPLATES if template["playbook"] != "playbooks/full_recovery.yml"],
+    ids=lambda template: template["name"].rpartition("| ")[2],
+)
+def test_every_template_starts_with_its_survey_as_it_stands(healthy, tmp_path, monkeypatch, template):
+    """Launched as AWX launches it, with the answers that the survey suggests; what changes something as a dry run."""
+    import ansible_runner
+
+    monkeypatch.setenv("PATH", environment()["PATH"])
+    before = healthy.trainers()
+    answers = {question["variable"]: question["default"] for question in template["survey_spec"]["spec"]}
+    done = ansible_runner.run(
+        private_data_dir=str(private_data_dir(tmp_path, healthy, answers)),
+        playbook=template["playbook"],
+        cmdline="--check" if template.get("ask_job_type_on_launch") else None,
+        quiet=True,
+        timeout=120,
+    )
+    output = done.stdout.read()
+    (finished,) = [event["event_data"] for event in done.events if event["event"] == "playbook_on_stats"]
+    assert finished["dark"] == {}, output
+    refusal = REFUSALS.get(template["playbook"])
+    if refusal is None:
+        assert done.status == "successful", output
+    else:
+        assert done.status == "failed", output
+        nodes = finished["artifact_data"]["ringrift_recovery"]["nodes"].values()
+        assert any(refusal in node.get("failure", {}).get("msg", "") for node in nodes), output
+    assert healthy.trainers() == before
