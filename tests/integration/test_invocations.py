@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -66,6 +67,19 @@ def test_from_the_installed_tarball(healthy, installed, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "healthy, nothing had to be done" in done.stdout
+
+
+def test_from_python_with_the_installed_tarball(installed, tmp_path):
+    program = (
+        "import sys; from ansible_collections.ringrift.recovery.plugins.plugin_utils import runner\n"
+        "try: runner.recover('nonsense', inventory=sys.argv[1])\n"
+        "except runner.RecoveryRefused as refusal: print(runner.ROOT, refusal)\n"
+    )
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("---\ntraining: {hosts: {node-1: {}}}\ncoordinator: {hosts: {coordinator-1: {}}}\n")
+    done = run(sys.executable, "-c", program, str(hosts), cwd=tmp_path, PYTHONPATH=str(installed))
+    assert done.stdout.startswith(str(installed)), done.stdout
+    assert "which is not <board>_<players>p" in " ".join(done.stdout.split())
 
 
 def test_tarball_holds_the_product_and_nothing_else(installed):
