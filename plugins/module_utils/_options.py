@@ -33,6 +33,7 @@ SHAPES: Dict[str, Tuple[str, str]] = {
     "batch_size": (r"auto|[1-9][0-9]{0,7}", "a whole number of 1 or more, or auto"),
     "cause": (r"[a-z][a-z0-9_]{0,63}", "the name of a cause, as a diagnosis prints it"),
     "expect_holder": (NAME, "the token of a holder, as a diagnosis prints it"),
+    "run": (r"[\w~/.][\w~/.:@+=, -]{0,1023}", "the name of a run, or the path of its report"),
     "takeover": (NAME, "the name of a run, as a refusal prints it"),
     "train_on": (NAME, "the name of a node"),
 }
