@@ -39,7 +39,8 @@ TAKEN = [
     ("restart_via", "p2p"), ("refresh", "always"), ("fail_on", "never"), ("on_other_run", "wait"),
     ("epochs", "50"), ("epochs", 100000), ("recovery_max_attempts", "4"), ("confirm", "0"), ("confirm", 2),
     ("batch_size", "auto"), ("batch_size", "256"), ("batch_size", 256), ("cause", "lock_held"),
-    ("run", "20260101T000000Z-0000"), ("run", "~/my reports/x.json"), ("expect_holder", "vm:1993:0ef85993"), ("train_on", "nebius-h100-3"),
+    ("run", "20260101T000000Z-0000"), ("run", "~/my reports/x.json"),
+    ("expect_holder", "vm:1993:0ef85993"), ("train_on", "nebius-h100-3"),
 ]  # fmt: skip
 
 
