@@ -63,7 +63,7 @@ class Settings:
             ("diagnose_every", 10, 86400),
             ("confirm_after", 1, 3600),
             ("stall_after", 0, 86400),
-            ("unseen_after", 1, 7 * 86400),
+            ("unseen_after", 0, 7 * 86400),
             ("backoff", 1, 86400),
             ("backoff_most", 1, 7 * 86400),
         ):

@@ -156,7 +156,7 @@ VERDICT_LIMIT = 64 * 1024 * 1024
 # So many messages are read at once; AlertManager tries again.
 MESSAGES_AT_ONCE = 8
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ringrift.recovery.stall")
 
 
 class Source:
@@ -224,7 +224,7 @@ class Source:
             return
         watch.begin()
         sight = await self._diagnose(watch.config)
-        logger.info("%s: %s", watch.config, sight.headline)
+        logger.info("Looked at %s: %s", watch.config, sight.headline)
         event = watch.saw(time.monotonic(), sight)
         if event is not None:
             await self.queue.put({**event, "playbooks": str(PLAYBOOKS)})
@@ -366,5 +366,5 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 async def main(queue: Any, args: Dict[str, Any]) -> None:
-    """What ansible-rulebook calls."""
+    """Watch until ansible-rulebook ends it."""
     await Source(queue, args).run()
