@@ -17,7 +17,7 @@ case $what in
         packages=unzip
         without="the benchmarks go on without them and say so"
         ;;
-    *) packages="$packages redis-server chromium" ;;
+    *) packages="$packages redis-server chromium default-jre-headless" ;;
 esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -30,6 +30,7 @@ missing_packages() {
             redis-server) command -v redis-server >/dev/null ;;
             # Ubuntu has it as a snap only; the test of the report page is skipped there and says so.
             chromium) command -v chromium >/dev/null || grep -qs '^ID=ubuntu' /etc/os-release ;;
+            default-jre-headless) command -v java >/dev/null || [ -n "${JAVA_HOME:-}" ] ;;
             *) command -v "$package" >/dev/null ;;
         esac || printf '%s ' "$package"
     done

@@ -217,3 +217,20 @@ def test_every_template_starts_with_its_survey_as_it_stands(healthy, tmp_path, m
         nodes = finished["artifact_data"]["ringrift_recovery"]["nodes"].values()
         assert any(refusal in node.get("failure", {}).get("msg", "") for node in nodes), output
     assert healthy.trainers() == before
+
+
+def test_the_event_source_finds_what_it_needs_where_it_is_installed(installed):
+    """ansible-rulebook runs the file, and knows nothing of collections."""
+    eda = installed / "ansible_collections/ringrift/recovery/extensions/eda"
+    assert (eda / "rulebooks/recover_stalled_training.yml").is_file()
+    script = (
+        "import runpy, sys; found = runpy.run_path(sys.argv[1]); print(found['PLAYBOOKS'], found['Watch'].__module__)"
+    )
+    done = run(sys.executable, "-c", script, str(eda / "plugins/event_source/stall.py"), cwd=installed)
+    assert done.returncode == 0, done.stdout
+    folder, module = done.stdout.split()
+    assert pathlib.Path(folder) == eda.parents[1] / "playbooks"
+    assert module.startswith("ansible_collections.ringrift.recovery.")
+    assert {"full_recovery.yml", "escalate.yml", "diagnose.yml"} <= {
+        path.name for path in pathlib.Path(folder).iterdir()
+    }

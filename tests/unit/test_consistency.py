@@ -44,7 +44,7 @@ def test_role_has_a_readme(role):
     assert (ROOT / "roles" / role / "README.md").read_text().startswith(f"# {role}\n")
 
 
-@pytest.mark.parametrize("link", ["galaxy.yml", "meta", "plugins", "roles"])
+@pytest.mark.parametrize("link", ["extensions", "galaxy.yml", "meta", "plugins", "roles"])
 def test_collection_links_resolve(link):
     path = ROOT / "playbooks/collections/ansible_collections/ringrift/recovery" / link
     assert path.is_symlink()
@@ -101,7 +101,7 @@ def test_every_molecule_scenario_has_tests():
 
 
 def test_nothing_in_the_product_knows_the_lab():
-    for folder in ("plugins", "roles", "playbooks"):
+    for folder in ("extensions", "plugins", "roles", "playbooks"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "collections" not in path.parts and path.suffix in (".py", ".yml", ".md"):
                 assert not re.search(r"\blab\b", path.read_text()), path
