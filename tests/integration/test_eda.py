@@ -56,10 +56,13 @@ def rulebook(name: object, folder: pathlib.Path, inventory: pathlib.Path, variab
     """ansible-rulebook under way; what it says so far, by a call."""
     settings, log = folder / "eda.yml", folder / "eda.log"
     settings.write_text(json.dumps(variables))
+    # What is killed leaves its temporary files.
+    temporary = folder / "tmp"
+    temporary.mkdir()
     argv = [str(PROGRAM), "-r", str(name), "-i", str(inventory), "-e", str(settings), "-v", "--shutdown-delay", "120"]
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            argv, cwd=ROOT, env=environment(RINGRIFT_EDA_TOKEN=TOKEN), start_new_session=True,
+            argv, cwd=ROOT, env=environment(RINGRIFT_EDA_TOKEN=TOKEN, TMPDIR=str(temporary)), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
