@@ -70,6 +70,11 @@ def test_what_fails_again_and_again_is_refused_with_its_history(lab, serve):
     lab("break", "kill", "missing-data", "no-games")
     hook, port = serve(http.server.ThreadingHTTPServer, Hook)
     told = ("-e", f"ringrift_notify_webhook_url=http://127.0.0.1:{port}/", "-e", "ringrift_report_url=http://reports")
+    # What is refused for its cause is no attempt.
+    unlisted = lab.play("full_recovery", "-e", "recover_causes=not_running")
+    assert unlisted.rc != 0
+    assert "recover_causes does not list data_not_ready" in unlisted.flat
+    assert set(unlisted.changed.values()) == {0}, unlisted.output
     failed = lab.play("full_recovery", "-e", "recovery_max_attempts=1", *told)
     assert failed.rc != 0
     started, ended = (body for _authorization, body in hook.heard)
