@@ -133,7 +133,7 @@ def test_a_killed_trainer_is_recovered_with_nobody_at_the_keyboard_and_a_flood_o
     listed = ["not_running", "training_failed", "lock_held", "cooldown_active"]
     reports = len(lab.reports())
     with rulebook(RULEBOOK, tmp_path, lab.inventory, {**how, "recover_causes": listed}) as (said, _process):
-        wait_for(lambda: said("training is not stalled"), 60, "the first look")
+        wait_for(lambda: said("training is not stalled"), 120, "the first look")
         assert [alert(port, token="wrong"), alert(port, f"{CONFIG}; touch /tmp/x"), alert(port, OTHER)] == [
             401,
             400,
@@ -144,8 +144,8 @@ def test_a_killed_trainer_is_recovered_with_nobody_at_the_keyboard_and_a_flood_o
         assert {alert(port) for _ in range(1000)} == {202}
         recovered = wait_for(lambda: lab.reports()[reports:], 300, "the recovery's report")
         seconds = time.monotonic() - killed
-        wait_for(lambda: said("PLAY RECAP"), 60, "its end")
-        wait_for(lambda: "not stalled" in said().rpartition("is STALLED")[2], 60, "the look that sees it move")
+        wait_for(lambda: said("PLAY RECAP"), 120, "its end")
+        wait_for(lambda: "not stalled" in said().rpartition("is STALLED")[2], 120, "the look that sees it move")
         assert [entry["outcome"] for entry in recovered] == ["recovered, progress is proven"]
         assert [body["event"] for _authorization, body in told.heard] == ["started", "ended"]
         assert len(lab.trainers()) == 1
@@ -155,11 +155,11 @@ def test_a_killed_trainer_is_recovered_with_nobody_at_the_keyboard_and_a_flood_o
         told.heard.clear()
         lab("break", "missing-data", "kill")
         assert alert(port) == 202
-        wait_for(lambda: said().count("PLAY RECAP") > 1, 90, "the escalation")
+        wait_for(lambda: said().count("PLAY RECAP") > 1, 180, "the escalation")
         looks = said().count("is STALLED")
         # Another alert asks for one more look; what was told is told once.
         assert alert(port) == 202
-        wait_for(lambda: said().count("is STALLED") > looks, 60, "one more look")
+        wait_for(lambda: said().count("is STALLED") > looks, 120, "one more look")
     ((_authorization, body),) = told.heard
     assert (body["event"], body["config"]) == ("escalated", CONFIG)
     assert "recover_causes does not have data_not_ready" in body["text"]
