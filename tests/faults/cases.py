@@ -203,9 +203,7 @@ DURING = (
 # Played by `make test`; the rest by `make faults`.
 SAMPLE = (
     "lock, checkpoint and training file, the runbook's API",
-    "orchestrator down, direct start",
     "node off the network in prepare data",
     "disk full while restoring",
     "training file damaged in transit",
-    "trainer dies at once",
 )

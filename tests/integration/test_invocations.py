@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -186,10 +187,16 @@ REFUSALS = {
 }
 
 
-# The whole recovery is above, in both ways.
+# The whole recovery is above, in both ways; the single steps are for `make soak`.
+LAUNCHED = [template for template in TEMPLATES if template["playbook"] != "playbooks/full_recovery.yml"]
+if "SOAK" not in os.environ:
+    FIRST = ("diagnose", "fix", "rollback", "prevent", "escalate")
+    LAUNCHED = [template for template in LAUNCHED if pathlib.Path(template["playbook"]).stem in FIRST]
+
+
 @pytest.mark.parametrize(
     "template",
-    [template for template in TEMPLATES if template["playbook"] != "playbooks/full_recovery.yml"],
+    LAUNCHED,
     ids=lambda template: template["name"].rpartition("| ")[2],
 )
 def test_every_template_starts_with_its_survey_as_it_stands(healthy, tmp_path, monkeypatch, template):

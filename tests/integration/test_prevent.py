@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -126,6 +127,8 @@ def test_check_predicts_what_a_run_applies_and_then_nothing_is_left(lab):
     assert lab.trainers() == []
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make soak")
 def test_a_lock_that_somebody_keeps_and_a_full_disk_are_left_to_a_person(lab):
     lab.fresh()
     lab("break", "lock")
@@ -227,6 +230,8 @@ def test_without_systemd_the_timer_is_left_alone(timer):
     assert not timer.units.exists()
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="nine plays for the timer: make soak")
 def test_the_timer_is_installed_once_and_removed_once(timer):
     assert timer("--check")
     assert not timer.units.exists()
