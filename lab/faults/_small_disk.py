@@ -15,6 +15,8 @@ from lab.errors import LabError
 from lab.faults._scene import Scene
 
 Limits = Tuple[int, Optional[int]]
+# More than an exporter wants to see free.
+ROOM = 8 << 30
 
 
 def just_enough(files: List[os.DirEntry]) -> Limits:
@@ -33,6 +35,17 @@ def move(scene: Scene, limits: Callable[[List[os.DirEntry]], Limits], name: str 
         scene.driver.mount_small(node, os.path.join(node.service, name), *limits(list(os.scandir(aside))))
         shutil.copytree(aside, folder, dirs_exist_ok=True)
     return folder
+
+
+def grow(scene: Scene, name: str, filler: str) -> str:
+    """Make room on such a disk, of which only what is used costs memory; the name of the node."""
+    node = scene.training_node()
+    path = scene.driver.service(node, name, filler)
+    if not path.exists():
+        raise LabError(f"The disk of {name} on {node.name} is not full.")
+    path.unlink()
+    scene.driver.grow(node, os.path.join(node.service, name), ROOM)
+    return node.name
 
 
 def unmount(scene: Scene) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from lab.errors import LabError
 from lab.faults import _small_disk, disk
 from lab.faults._scene import Scene
 
@@ -20,9 +19,5 @@ def apply(scene: Scene) -> str:
 
 
 def mend(scene: Scene) -> str:
-    node = scene.training_node()
-    filler = scene.driver.service(node, FOLDER, disk.FILLER)
-    if not filler.exists():
-        raise LabError(f"The disk of {FOLDER} on {node.name} is not full.")
-    filler.unlink()
-    return f"the disk of {FOLDER} on {node.name} has room again"
+    name = _small_disk.grow(scene, FOLDER, disk.FILLER)
+    return f"the disk of {FOLDER} on {name} has room again"

@@ -100,6 +100,10 @@ class Driver(abc.ABC):
         """Put a file system of ``size`` bytes over a directory of the node, of not more than so many files."""
         raise NotImplementedError
 
+    def grow(self, node: Node, path: str, size: int) -> None:
+        """Give it as many bytes; what is on it stays."""
+        raise NotImplementedError
+
     def unmount(self, node: Node, path: str) -> None:
         """Take it away again."""
         raise NotImplementedError

@@ -210,6 +210,9 @@ class NetnsDriver(Driver):
         options = f"size={size},mode=755" + (f",nr_inodes={inodes}" if inodes else "")
         self._inside(node, "mount", "-t", "tmpfs", "-o", options, "small", path)
 
+    def grow(self, node: Node, path: str, size: int) -> None:
+        self._inside(node, "mount", "-o", f"remount,size={size}", path)
+
     def unmount(self, node: Node, path: str) -> None:
         self._inside(node, "umount", "-l", path)
 

@@ -36,6 +36,8 @@ OTHERS = (
     "data/lab/*",
     "data/work_queue.db*",
     "data/recovery/*",
+    # The empty file by which exporters keep off each other.
+    "data/training/*.npz.lock",
     "*__pycache__*",
 )
 # What the nodes of the service tell their leader.

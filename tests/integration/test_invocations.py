@@ -87,7 +87,7 @@ def test_tarball_holds_the_product_and_nothing_else(installed):
     root = installed / "ansible_collections/ringrift/recovery"
     assert {path.name for path in root.iterdir()} == {
         "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
-        "changelogs", "docs", "meta", "playbooks", "plugins", "roles",
+        "SECURITY.md", "changelogs", "docs", "extensions", "meta", "playbooks", "plugins", "roles",
     }  # fmt: skip
     assert not list(root.rglob("__pycache__"))
     assert not [path for path in root.rglob("*") if path.is_symlink()]
