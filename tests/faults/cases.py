@@ -203,7 +203,5 @@ DURING = (
 # Played by `make test`; the rest by `make faults`.
 SAMPLE = (
     "lock, checkpoint and training file, the runbook's API",
-    "node off the network in prepare data",
-    "disk full while restoring",
     "training file damaged in transit",
 )

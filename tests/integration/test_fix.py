@@ -49,6 +49,8 @@ def test_evidence_that_is_none_is_refused(locked, tmp_path):
     assert f"{saved} is none" in play.flat
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="make faults plays it, and make soak")
 def test_the_lock_is_released_and_nothing_else(locked):
     """Check tells what the run then does; a second run has nothing to do."""
     planned = locked.play("fix", "-e", "cause=lock_held", "--check")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Dict
 
@@ -64,6 +65,8 @@ def test_no_lock_is_released_while_a_node_is_silent_and_exclude_goes_on(cut):
     assert len(cut.trainers()) == 1
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make soak")
 def test_a_node_that_comes_back_with_a_live_trainer(cut):
     """What was stopped elsewhere meanwhile does not make its lock anybody's to release."""
     node, pid = cut.wait_for_trainer()
@@ -84,6 +87,8 @@ def test_a_node_that_comes_back_with_a_live_trainer(cut):
     assert now != pid
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="two minutes more: make soak")
 def test_a_trainer_that_refuses_to_die_keeps_its_lock(cut):
     if not test_stopping._stopping.FREEZER.joinpath("cgroup.procs").exists():
         pytest.skip("freezing a trainer for good needs control groups of version 1")

@@ -147,6 +147,8 @@ def test_a_lock_that_somebody_keeps_and_a_full_disk_are_left_to_a_person(lab):
         assert play.rc == 2
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make soak")
 def test_what_cannot_be_reached_is_named_and_spoils_nothing_else(lab):
     if lab.driver != "netns":
         pytest.skip("a node of the local driver is always there")

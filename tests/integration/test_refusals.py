@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.integration.harness import run
@@ -67,6 +69,8 @@ def test_empty_inventory(untouched, tmp_path):
     assert "No node matches" in " ".join(done.stdout.split())
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="make faults plays it, and make soak")
 def test_stopped_orchestrator(lab):
     lab.fresh()
     lab("break", "lock", "orchestrator")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -105,6 +106,8 @@ def test_an_unknown_run_and_another_controller(lab, tmp_path):
     assert "none of them is of the run '20260101T000000Z-0000'" in unknown.flat
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="two minutes more: make soak")
 def test_what_was_damaged_is_left_unless_it_is_forced(lab, replaced):
     """Training files and the checkpoints that training starts from, cut off."""
     lab("break", "data")

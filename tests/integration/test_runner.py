@@ -185,6 +185,8 @@ def test_the_example_of_the_documentation_runs(healthy, tmp_path):
     done = run(
         sys.executable, str(program), str(next(healthy.inventory.glob("hosts*"))),
         cwd=tmp_path, PYTHONPATH=str(ROOT / "playbooks/collections"), HOME=str(tmp_path),
+        # The path of a socket has room for a hundred characters.
+        ANSIBLE_SSH_CONTROL_PATH_DIR=str(healthy.directory / "cp"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "step: Diagnose\n" in done.stdout

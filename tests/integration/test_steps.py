@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import time
@@ -92,6 +93,8 @@ def test_monitor_says_that_the_budget_is_used_up(lab):
     assert "was proven within 3 s" in play.flat
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("SOAK" not in os.environ, reason="make faults plays it, and make soak")
 def test_hung_trainer_is_recovered(lab):
     was = lab.trainers()
     play = lab.play("full_recovery")

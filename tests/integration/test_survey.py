@@ -46,7 +46,7 @@ def launch(folder: pathlib.Path, playbook: str, variables: dict, **extra: str):
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template["name"].rpartition("| ")[2])
 def test_each_answer_of_the_wrong_kind_is_named_and_no_node_is_looked_at(tmp_path, template):
     witness = tmp_path / "witness"
-    names = {question["variable"] for question in template["survey_spec"]["spec"]} - {"config", "exclude"}
+    names = {question["variable"] for question in template["survey_spec"]["spec"]} - {"config", "exclude", "reason"}
     # Where it asks for nothing else, the config is the wrong one.
     bad = dict.fromkeys(names or {"config"}, HOSTILE["template"])
     rc, said = launch(tmp_path, template["playbook"], {"config": "hex8_2p", "exclude": "", **bad}, WITNESS=str(witness))

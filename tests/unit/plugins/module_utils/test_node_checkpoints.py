@@ -131,7 +131,15 @@ def test_without_a_file_nothing_is_asked(tmp_path):
     assert look(HEX, str(tmp_path), AUTO, facts, 5) == []
 
 
-def test_no_time_for_every_byte(service):
+def test_no_time_for_every_byte(service, monkeypatch):
+    verify = _node_checkpoints._verify
+
+    def slow(path, depth):
+        time.sleep(0.5 if depth == FULL else 0)
+        return verify(path, depth)
+
+    # A small file may be done before anybody has waited.
+    monkeypatch.setattr(_node_checkpoints, "_verify", slow)
     seen = see(service, FULL, seconds=0)
     assert [(one["valid"], one["depth"], "examined_because" in one) for one in seen] == [(True, QUICK, False)] * 3
     problem = seen[0]["problems"][-1]
