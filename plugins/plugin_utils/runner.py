@@ -445,7 +445,8 @@ def _as_data(value: Any) -> str:
         for key in value:
             if not isinstance(key, str):
                 raise RunNotStarted(f"A name in extra_vars is {key!r}; names are texts.")
-        return "{" + ", ".join(f"{_quoted(key)}: {_as_data(entry)}" for key, entry in value.items()) + "}"
+        # With the question mark a name may be longer than the 1,024 characters that YAML looks ahead.
+        return "{" + ", ".join(f"? {_quoted(key)} : {_as_data(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_as_data(entry) for entry in value) + "]"
     if isinstance(value, (str, os.PathLike)):
