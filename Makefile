@@ -16,7 +16,7 @@ soak: ## run the random tests in full count; SOAK_SEED=… repeats a run
 	@tools/setup.sh test
 	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH SOAK=1 .venv/bin/python -m pytest -q -rP -n 2 --dist loadfile -m soak
 
-faults: ## break recoveries in every known way, at every place; resumable, under 90 minutes, as root
+faults: ## break recoveries in every known way, at every place; resumable, as root, takes more than an hour
 	@tools/setup.sh test
 	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH .venv/bin/python -m tests.faults $(ARGS)
 

@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-from lab.faults import _small_disk, disk
+from lab.faults import _full_folder
 from lab.faults._scene import Scene
 
 FOLDER = "data/training"
 
 
 def apply(scene: Scene) -> str:
-    node = scene.training_node()
-    folder = _small_disk.move(scene, _small_disk.just_enough, FOLDER)
-    disk.fill(str(folder / disk.FILLER))
-    return f"the disk of {FOLDER} on {node.name} is full"
+    return _full_folder.fill(scene, FOLDER)
 
 
 def mend(scene: Scene) -> str:
-    name = _small_disk.grow(scene, FOLDER, disk.FILLER)
-    return f"the disk of {FOLDER} on {name} has room again"
+    return _full_folder.mend(scene, FOLDER)

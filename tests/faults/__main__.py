@@ -21,7 +21,7 @@ from dataclasses import asdict
 from queue import Empty, Queue
 
 from tests.faults.cases import DURING, STATES
-from tests.faults.play import Kills, Outcome, play_during, play_state
+from tests.faults.play import KILLS, Kills, Outcome, play_during, play_state
 from tests.faults.stage import Stage
 from tests.faults.table import table
 from tests.integration.harness import ROOT
@@ -62,7 +62,7 @@ class Results:
 def code() -> str:
     """A name for the state of what is tested: a hash of its files."""
     digest = hashlib.sha256()
-    for folder in ("plugins", "roles", "playbooks", "lab"):
+    for folder in ("plugins", "roles", "playbooks", "lab", "tests/faults"):
         paths = (path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yml") and path.is_file())
         for path in sorted(paths):
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -105,13 +105,23 @@ def main() -> int:
 
 
 def _kill(results: Results, options: argparse.Namespace) -> None:
+    if not (KILLS.startswith(options.only) or options.only.startswith(KILLS)):
+        return
     with _stage() as stage:
         kills = Kills(stage, options.every)
-        tasks = kills.enumerate() if "controller killed after task".startswith(options.only[:28]) else ()
-        for number, task in enumerate(tasks, 1):
-            name = f"controller killed after task {number}: {task}"
-            if options.only in name and not results.good(name) and number < len(tasks):
-                results.add(kills.play(number, task))
+        try:
+            tasks = kills.enumerate()
+        except Exception as exc:
+            results.add(_not_played(f"{KILLS} 1", exc))
+            return
+        for number, task in enumerate(tasks[:-1], 1):
+            name = f"{KILLS} {number}: {task}"
+            if options.only in name and not results.good(name):
+                try:
+                    results.add(kills.play(number, task))
+                except Exception as exc:
+                    kills.before = None
+                    results.add(_not_played(name, exc))
 
 
 def _work(jobs: Queue, results: Results) -> None:
@@ -126,7 +136,11 @@ def _work(jobs: Queue, results: Results) -> None:
                 results.add(play(stage, case))
             except Exception as exc:
                 # One case that cannot be played must not keep the others from it.
-                results.add(Outcome(case.name, wrong=[f"could not be played: {type(exc).__name__}: {exc}"]))
+                results.add(_not_played(case.name, exc))
+
+
+def _not_played(name: str, exc: Exception) -> Outcome:
+    return Outcome(name, wrong=[f"could not be played: {type(exc).__name__}: {exc}"])
 
 
 def _stage() -> Stage:

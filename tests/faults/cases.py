@@ -50,7 +50,6 @@ class During:
     says: tuple[str, ...] = ()
     mends: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
     nodes: int = 1
     twice: bool = False
 

@@ -165,7 +165,8 @@ def _trains(argv: list[str]) -> bool:
 
 def marks(before: World, after: World) -> tuple[str, ...]:
     """How a world differs from the one before, in words that are the same for two labs in the same state."""
-    found = [f"{len(after.trainers)} trainers, {len(after.work)} open"]
+    work = "unknown" if after.work is None else str(len(after.work))
+    found = [f"{len(after.trainers)} trainers, {work} open"]
     for name in before.nodes:
         old, new = before.files(name), after.files(name)
         for path in sorted(old.keys() | new.keys()):

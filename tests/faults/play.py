@@ -97,19 +97,19 @@ def play_during(stage: Stage, case: During) -> Outcome:
             stage.mend(words)
         except LabError as exc:
             outcome.wrong.append(f"not mended: {exc}")
-    outcome.wrong += _recovers(stage, before, outcome, case.again)
+    outcome.wrong += _recovers(stage, before, outcome)
     outcome.seconds = time.monotonic() - begun
     return outcome
 
 
-def _recovers(stage: Stage, before: world.World, outcome: Outcome, words: tuple[str, ...] = ()) -> list[str]:
+def _recovers(stage: Stage, before: world.World, outcome: Outcome) -> list[str]:
     """Look at what a run left, run the same command again, and look at that."""
     instance = stage.instance
     assert instance is not None
     left = world.look(instance)
     trained = bool(left.trainers) or outcome.first == WELL
     wrong = world.lost(before, left, trained) + world.half_done(instance, before, left, False)
-    again = stage.play("full_recovery", *words)
+    again = stage.play("full_recovery")
     outcome.again = _ended(again)
     after = world.look(instance)
     wrong += world.lost(before, after, True) + world.half_done(instance, before, after, True)
@@ -141,7 +141,7 @@ class Kills:
         return self.tasks
 
     def play(self, number: int, task: str) -> Outcome:
-        """Kill when the task behind this one begins, or for the last when it has been at work for a moment."""
+        """Kill when the task behind this one begins; behind the last one there is nobody to kill."""
         begun = time.monotonic()
         outcome = Outcome(f"{KILLS} {number}: {task}")
         if self.before is None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from tests.faults.cases import DURING, STATES
+from tests.faults.play import KILLS
 
 GROUPS = (
     ("broken state: check mode writes nothing, predicts what is changed, and a second run changes nothing", STATES),
@@ -16,14 +17,16 @@ GROUPS = (
 def table(entries: list[dict]) -> str:
     """One line for each group, and one for each case that went wrong."""
     known = {entry["name"]: entry for entry in entries}
-    kills = [entry for entry in entries if entry["name"].startswith("controller killed after task")]
-    groups = [(title, [known[case.name] for case in cases if case.name in known]) for title, cases in GROUPS]
-    groups.append(("kill -9 of the controller after a task, for each task: the same", kills))
-    lines = ["| what | cases | as they must be | seconds |", "| --- | --- | --- | --- |"]
-    for title, found in groups:
+    kills = [entry for entry in entries if entry["name"].startswith(KILLS)]
+    groups = [
+        (title, len(cases), [known[case.name] for case in cases if case.name in known]) for title, cases in GROUPS
+    ]
+    groups.append(("kill -9 of the controller after a task, for each task: the same", len(kills), kills))
+    lines = ["| what | played | as they must be | seconds |", "| --- | --- | --- | --- |"]
+    for title, count, found in groups:
         good = sum(not entry["wrong"] for entry in found)
-        lines.append(f"| {title} | {len(found)} | {good} | {sum(entry['seconds'] for entry in found):.0f} |")
-    for _title, found in groups:
+        lines.append(f"| {title} | {len(found)} of {count} | {good} | {sum(entry['seconds'] for entry in found):.0f} |")
+    for _title, _count, found in groups:
         lines += [
             f"| wrong: {entry['name']} | | {'; '.join(entry['wrong'])[:300]} | |" for entry in found if entry["wrong"]
         ]

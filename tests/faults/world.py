@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 from dataclasses import dataclass
@@ -33,11 +34,14 @@ JOURNAL = f"data/recovery/{CONFIG}.jsonl"
 
 @dataclass(frozen=True)
 class World:
-    """One moment: files by hash and processes of each node, the trainers, and the open work of the config."""
+    """One moment: files by hash and processes of each node, the trainers, and the open work of the config.
+
+    ``work`` is None where the leader could not be asked.
+    """
 
     nodes: Snapshot
     trainers: tuple[tuple[str, int], ...]
-    work: tuple[str, ...]
+    work: tuple[str, ...] | None
 
     def files(self, node: str) -> dict[str, str]:
         """Of the service's directory, by path below it."""
@@ -48,10 +52,9 @@ class World:
 
 def look(instance: Instance) -> World:
     driver = driver_of(instance)
-    try:
+    work: tuple[str, ...] | None = None
+    with contextlib.suppress(LabError):
         work = tuple(sorted(str(item["work_id"]) for item in operation.open_work(instance, driver)))
-    except LabError:
-        work = ()
     trainers = tuple((found.node.name, found.process.pid) for found in find(instance, driver))
     return World(snapshot(instance), trainers, work)
 
@@ -100,7 +103,9 @@ def ended(instance: Instance, after: World) -> list[str]:
     found = []
     if len(after.trainers) != 1:
         found.append(f"{len(after.trainers)} trainers run: {after.trainers}")
-    if len(after.work) > 1:
+    if after.work is None:
+        found.append(f"whether jobs of {CONFIG} are open cannot be told")
+    elif len(after.work) > 1:
         found.append(f"{len(after.work)} jobs of {CONFIG} are open")
     driver = driver_of(instance)
     try:

@@ -149,7 +149,8 @@ def test_no_secret_is_in_the_files():
     for credential in DATA["credentials"]:
         assert credential["inputs"] == {}
         assert credential["update_secrets"] is False
-    task = next(task for task in SETUP["tasks"] if "awx.awx.credential" in task)
+    tasks = [entry for task in SETUP["tasks"] for entry in task.get("block", [task])]
+    task = next(task for task in tasks if "awx.awx.credential" in task)
     assert task["no_log"] is True
 
 
