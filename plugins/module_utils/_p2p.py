@@ -64,6 +64,8 @@ ARGUMENT_SPEC: Dict[str, Any] = {
 COOLDOWN = 300
 ROUNDS = 50
 STUCK_ROUNDS = 3
+# How often list and count are read again until they agree.
+COUNT_LOOKS = 4
 SENDS_AT_ONCE = 200
 JOBS_LIMIT = 200
 IDENTITY = ("config", "board", "players", "force")
@@ -201,6 +203,7 @@ class _Conversation:
         self.asked: List[str] = []
         self.now = 0.0
         self.leader_hint: Optional[str] = None
+        self.count_ahead = False
         self.before: Optional[Tuple[Job, ...]] = None
         self.view = View()
         self.changed = False
@@ -305,7 +308,14 @@ class _Conversation:
     # Looking
 
     def _look(self) -> Steps:
+        for _look in range(COUNT_LOOKS):
+            yield from self._look_once()
+            if not self.count_ahead:
+                return
+
+    def _look_once(self) -> Steps:
         options = self.options
+        self.count_ahead = False
         self.answers, self.asked = {}, []
         first = [read for profile in self._candidates() for read in profile["reads"] if not read.get("instead_of")]
         yield from self._ask(options.url, first)
@@ -435,7 +445,9 @@ class _Conversation:
             number = as_number(search(counted["value"], documents)) or 0
             kind = counted["kind"]
             shown = sum(1 for job in ours if job.kind == kind and self._unfinished(job.status))
-            if number > shown:
+            # The list and the count are two answers: a job that came in between is in the count alone.
+            self.count_ahead = number > shown
+            if self.count_ahead:
                 missing.append(f"it counts {number:g} active jobs of the kind {kind} and lists {shown}")
         ours.sort(key=lambda job: (not job.active, -(job.completed_at or job.created_at or 0.0), job.id))
         self.view = View(
@@ -662,6 +674,8 @@ class _Conversation:
         self.asked = [read["name"] for read in reads]
         yield from self._ask_stand_ins(leader)
         self._understand(self.view.profile, leader)
+        if self.count_ahead:
+            yield from self._look()
         return done
 
     def _moved(self, answer: Answer) -> bool:

@@ -273,15 +273,31 @@ def test_rows_without_an_id_make_the_view_incomplete(serve, rows):
     assert result["complete"] is not trained
 
 
+ONE_PENDING = {
+    "by_config": {"hex8_2p": {"pending": 1, "running": 0, "claimed": 0}},
+    "by_work_type": {"training": {"pending": 1, "running": 0, "claimed": 0}},
+}
+
+
+def test_a_job_that_comes_between_the_list_and_the_count_is_found(serve):
+    """Another controller dispatches while we read; the next look has both."""
+    server = serve(Leader)
+
+    def metrics(body):
+        if not server.items:
+            server.items.append(item("theirs"))
+        return 200, ONE_PENDING
+
+    server.answers["GET", "/work/metrics"] = metrics
+    result = ask(server.url, "dispatched")
+    assert not result["failed"], result["msg"]
+    assert [job["id"] for job in result["active"]] == ["theirs"]
+    assert not result["changed"]
+
+
 def test_a_count_above_the_list_keeps_from_dispatching(serve):
     server = serve(Leader)
-    server.answers["GET", "/work/metrics"] = (
-        200,
-        {
-            "by_config": {"hex8_2p": {"pending": 1, "running": 0, "claimed": 0}},
-            "by_work_type": {"training": {"pending": 1, "running": 0, "claimed": 0}},
-        },
-    )
+    server.answers["GET", "/work/metrics"] = (200, ONE_PENDING)
     result = ask(server.url, "dispatched")
     assert "it counts 1 active jobs of the kind work and lists 0" in result["msg"]
     assert server.sent() == []
