@@ -17,16 +17,18 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from queue import Empty, Queue
 
-from tests.faults.cases import DURING, STATES
-from tests.faults.play import KILLS, Kills, Outcome, play_during, play_state
+from tests.faults.cases import DURING, STATES, During, State
+from tests.faults.play import KILLS, Kills, Outcome, play_during, play_state, tasks_of_a_recovery
 from tests.faults.stage import Stage
 from tests.faults.table import table
 from tests.integration.harness import ROOT
 
 FOLDER = ROOT / "build" / "faults"
+# Kills one after the other on one lab, so that what one left can be compared with what the one before left.
+SPAN = 10
 
 
 class Results:
@@ -85,58 +87,75 @@ def main() -> int:
     results = Results(path)
     begun = time.monotonic()
     jobs: Queue = Queue()
-    for case in (*STATES, *DURING):
-        if options.only in case.name and not results.good(case.name):
-            jobs.put(case)
-    kills = threading.Thread(target=_kill, args=(results, options), daemon=True)
+    # The long ones first, so that no lab is left alone with one at the end.
+    for job in (*_spans(results, options), *STATES, *DURING):
+        if isinstance(job, Span) or (options.only in job.name and not results.good(job.name)):
+            jobs.put(job)
+    stages = [_stage() for _ in range(options.jobs)]
     workers = [
-        threading.Thread(target=_work, args=(jobs, results), daemon=True) for _ in range(max(1, options.jobs - 1))
+        threading.Thread(target=_work, args=(jobs, results, stage, options.every), daemon=True) for stage in stages
     ]
-    for thread in (kills, *workers):
-        thread.start()
-        if options.jobs == 1:
-            thread.join()
-    for thread in (kills, *workers):
-        thread.join()
-    # Who is done with the kills helps with the rest.
-    _work(jobs, results)
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        print("stopped; what was played is kept, run it again to go on", file=sys.stderr)
+        return 130
+    finally:
+        for stage in stages:
+            stage.close()
     print(f"\n{table(list(results.known.values()))}\n\n{time.monotonic() - begun:.0f} s; results in {path}")
     return 1 if any(entry["wrong"] for entry in results.known.values()) else 0
 
 
-def _kill(results: Results, options: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Span:
+    """Kills that are played one after the other: number and task of each."""
+
+    tasks: tuple[tuple[int, str], ...]
+
+
+def _spans(results: Results, options: argparse.Namespace) -> list[Span]:
     if not (KILLS.startswith(options.only) or options.only.startswith(KILLS)):
-        return
+        return []
     with _stage() as stage:
-        kills = Kills(stage, options.every)
         try:
-            tasks = kills.enumerate()
+            tasks = tasks_of_a_recovery(stage)
         except Exception as exc:
             results.add(_not_played(f"{KILLS} 1", exc))
+            return []
+    # Behind the last task there is nobody to kill.
+    names = {number: f"{KILLS} {number}: {task}" for number, task in enumerate(tasks[:-1], 1)}
+    wanted = [(n, tasks[n - 1]) for n, name in names.items() if options.only in name and not results.good(name)]
+    return [Span(tuple(wanted[start : start + SPAN])) for start in range(0, len(wanted), SPAN)]
+
+
+def _work(jobs: Queue, results: Results, stage: Stage, every: bool) -> None:
+    while True:
+        try:
+            job: Span | State | During = jobs.get_nowait()
+        except Empty:
             return
-        for number, task in enumerate(tasks[:-1], 1):
-            name = f"{KILLS} {number}: {task}"
-            if options.only in name and not results.good(name):
-                try:
-                    results.add(kills.play(number, task))
-                except Exception as exc:
-                    kills.before = None
-                    results.add(_not_played(name, exc))
+        if isinstance(job, Span):
+            _kill(Kills(stage, every), job, results)
+            continue
+        play = play_state if isinstance(job, State) else play_during
+        try:
+            results.add(play(stage, job))
+        except Exception as exc:
+            # One case that cannot be played must not keep the others from it.
+            results.add(_not_played(job.name, exc))
 
 
-def _work(jobs: Queue, results: Results) -> None:
-    with _stage() as stage:
-        while True:
-            try:
-                case = jobs.get_nowait()
-            except Empty:
-                return
-            play = play_state if case in STATES else play_during
-            try:
-                results.add(play(stage, case))
-            except Exception as exc:
-                # One case that cannot be played must not keep the others from it.
-                results.add(_not_played(case.name, exc))
+def _kill(kills: Kills, span: Span, results: Results) -> None:
+    for number, task in span.tasks:
+        try:
+            results.add(kills.play(number, task))
+        except Exception as exc:
+            kills.before = None
+            results.add(_not_played(f"{KILLS} {number}: {task}", exc))
 
 
 def _not_played(name: str, exc: Exception) -> Outcome:

@@ -120,6 +120,12 @@ def _recovers(stage: Stage, before: world.World, outcome: Outcome) -> list[str]:
     return wrong
 
 
+def tasks_of_a_recovery(stage: Stage) -> tuple[str, ...]:
+    """Their names, in the order in which they run where the controller is killed."""
+    stage.fresh(BROKEN)
+    return stage.play("full_recovery").tasks
+
+
 class Kills:
     """Kill the controller after each task of a recovery.
 
@@ -131,14 +137,7 @@ class Kills:
         self.stage = stage
         self.every = every
         self.before: world.World | None = None
-        self.tasks: tuple[str, ...] = ()
         self.good: tuple[tuple[str, ...], str] | None = None
-
-    def enumerate(self) -> tuple[str, ...]:
-        """The tasks of a whole recovery."""
-        self.stage.fresh(BROKEN)
-        self.tasks = self.stage.play("full_recovery").tasks
-        return self.tasks
 
     def play(self, number: int, task: str) -> Outcome:
         """Kill when the task behind this one begins; behind the last one there is nobody to kill."""

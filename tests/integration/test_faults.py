@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 from tests.faults.cases import DURING, SAMPLE, STATES
-from tests.faults.play import Kills, play_during, play_state
+from tests.faults.play import Kills, play_during, play_state, tasks_of_a_recovery
 from tests.faults.stage import Stage
 from tests.integration.conftest import netns_works
 
@@ -47,7 +47,7 @@ def test_nothing_is_lost_and_run_again_it_ends_well(stage, case):
 
 def test_a_controller_that_dies_after_the_copy(stage):
     kills = Kills(stage)
-    tasks = kills.enumerate()
+    tasks = tasks_of_a_recovery(stage)
     number = next(index for index, task in enumerate(tasks, 1) if "Copy the training file" in task)
     outcome = kills.play(number, tasks[number - 1])
     assert outcome.first == "killed"
