@@ -35,14 +35,26 @@ def lab():
 
 @pytest.fixture
 def healthy(lab):
-    """A lab that trains; started anew only where a test before has broken it."""
-    if not lab.directory.joinpath("inventory").exists() or not is_healthy(lab.status()["nodes"]):
-        lab.fresh()
+    """A lab of three nodes that trains; started anew only where a test before has broken it."""
+    return trains(lab, 3)
+
+
+@pytest.fixture
+def small(lab):
+    """The same with one node."""
+    return trains(lab, 1)
+
+
+def trains(lab: Lab, count: int) -> Lab:
+    if not lab.directory.joinpath("inventory").exists() or not is_healthy(lab.status()["nodes"], count):
+        lab.fresh(count)
     return lab
 
 
-def is_healthy(nodes: list[dict]) -> bool:
-    """One trainer, and every orchestrator answers."""
+def is_healthy(nodes: list[dict], count: int) -> bool:
+    """So many beside the coordinator, one trainer, and every orchestrator answers."""
+    if len(nodes) != count + 1:
+        return False
     trainers = sum(node["trainer_pid"] is not None for node in nodes)
     return trainers == 1 and all(node["orchestrator_healthy"] for node in nodes)
 

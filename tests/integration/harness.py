@@ -114,10 +114,10 @@ class Lab:
         """Node and pid of each trainer that runs."""
         return [(node["name"], node["trainer_pid"]) for node in self.status()["nodes"] if node.get("trainer_pid")]
 
-    def fresh(self) -> None:
-        """A healthy, training lab, whatever was before."""
+    def fresh(self, nodes: int = 3) -> None:
+        """A healthy, training lab, whatever was before; each node that a test does without saves time."""
         self("down")
-        self("up", "--driver", self.driver, "--config", CONFIG)
+        self("up", "--driver", self.driver, "--config", CONFIG, "--nodes", str(nodes))
 
     def play(self, name: str, *words: str, config: str = CONFIG, timeout: float = 240, **extra: str) -> Play:
         begun = time.monotonic()
@@ -136,6 +136,15 @@ class Lab:
         """The newest verdict, or the newest ``evidence``."""
         paths = (self.directory / "reports").glob(f"*-{CONFIG}-{kind}.json")
         return json.loads(max(paths, key=lambda path: path.stat().st_mtime_ns).read_text())
+
+    def journal(self, words: str = "") -> dict:
+        """That on the coordinator, after it was told something by a controller that is gone then."""
+        done = run(
+            "ansible", "coordinator", "-i", str(self.inventory), "-m", "ringrift.recovery.recovery_journal",
+            "-a", f"config={CONFIG} {words}", ANSIBLE_CALLBACK_RESULT_FORMAT="json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return json.loads(done.stdout[done.stdout.index("{") :])["journal"]
 
     def wait_for_trainer(self, deadline: float = 30) -> tuple[str, int]:
         end = time.monotonic() + deadline

@@ -22,7 +22,7 @@ import urllib.request
 import pytest
 import yaml
 
-from tests.integration.harness import CONFIG, ROOT, environment, run
+from tests.integration.harness import CONFIG, ROOT, environment
 from tests.integration.listeners import Hook
 from tests.unit.p2p_servers import OPENER, free_port, wait_for
 
@@ -93,18 +93,13 @@ def alert(port: int, config: str = CONFIG, token: str = TOKEN) -> int:
 
 def begun(lab) -> int:
     """How many recoveries the journal on the coordinator has on record."""
-    play = run(
-        "ansible", "coordinator", "-i", str(lab.inventory), "-m", "ringrift.recovery.recovery_journal",
-        "-a", f"config={CONFIG}", ANSIBLE_CALLBACK_RESULT_FORMAT="json",
-    )  # fmt: skip
-    assert play.returncode == 0, play.stdout
-    return len(json.loads(play.stdout[play.stdout.index("{") :])["journal"]["attempts"])
+    return len(lab.journal()["attempts"])
 
 
 @pytest.fixture
 def told(lab, serve):
     """A lab that trains, whose reports are kept with it and whose people are a web server."""
-    lab.fresh()
+    lab.fresh(nodes=1)
     hook, port = serve(http.server.ThreadingHTTPServer, Hook)
     # Beside the lab's own inventory, as an operator would; ansible-rulebook copies the folder.
     more = {"ringrift_report_dir": str(lab.directory / "reports")}

@@ -18,7 +18,7 @@ LONG = pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make 
 
 @pytest.fixture(scope="module")
 def locked(lab: Lab) -> Lab:
-    lab.fresh()
+    lab.fresh(nodes=1)
     lab("break", "lock")
     return lab
 
@@ -76,7 +76,7 @@ def test_a_cause_without_a_quick_fix_is_refused(locked):
 @pytest.mark.soak
 @LONG
 def test_out_of_memory_is_restarted_with_half_the_batch(lab):
-    lab.fresh()
+    lab.fresh(nodes=1)
     lab("break", "oom")
     play = lab.play("fix")
     assert play.rc == 0, play.output

@@ -39,7 +39,7 @@ def idle(lab):
         pytest.skip("nodes without a host name of their own: the netns driver needs root")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    lab.fresh()
+    lab.fresh(nodes=2)
     lab.wait_for_trainer()
     stopped = lab.play("stop_training")
     assert stopped.rc == 0, stopped.output

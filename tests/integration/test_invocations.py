@@ -145,7 +145,7 @@ def private_data_dir(folder: pathlib.Path, lab: Lab, answers: dict) -> pathlib.P
 
 
 @pytest.mark.parametrize("job_type", ["check", "run"])
-def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_type):
+def test_through_ansible_runner_as_awx_does(small, tmp_path, monkeypatch, job_type):
     import ansible_runner
 
     monkeypatch.setenv("PATH", environment()["PATH"])
@@ -154,9 +154,9 @@ def test_through_ansible_runner_as_awx_does(healthy, tmp_path, monkeypatch, job_
         "config": CONFIG, "exclude": "", "restart_via": "p2p", "batch_size": "", "epochs": "5000", "force": "false",
         "expect_holder": "",
     }  # fmt: skip
-    healthy("break", "oom")
+    small("break", "oom")
     done = ansible_runner.run(
-        private_data_dir=str(private_data_dir(tmp_path, healthy, variables)),
+        private_data_dir=str(private_data_dir(tmp_path, small, variables)),
         playbook="playbooks/full_recovery.yml",
         cmdline="--check --diff" if job_type == "check" else None,
         quiet=True,
@@ -199,15 +199,15 @@ if "SOAK" not in os.environ:
     LAUNCHED,
     ids=lambda template: template["name"].rpartition("| ")[2],
 )
-def test_every_template_starts_with_its_survey_as_it_stands(healthy, tmp_path, monkeypatch, template):
+def test_every_template_starts_with_its_survey_as_it_stands(small, tmp_path, monkeypatch, template):
     """Launched as AWX launches it, with the answers that the survey suggests; what changes something as a dry run."""
     import ansible_runner
 
     monkeypatch.setenv("PATH", environment()["PATH"])
-    before = healthy.trainers()
+    before = small.trainers()
     answers = {question["variable"]: question["default"] for question in template["survey_spec"]["spec"]}
     done = ansible_runner.run(
-        private_data_dir=str(private_data_dir(tmp_path, healthy, answers)),
+        private_data_dir=str(private_data_dir(tmp_path, small, answers)),
         playbook=template["playbook"],
         cmdline="--check" if template.get("ask_job_type_on_launch") else None,
         quiet=True,
@@ -223,7 +223,7 @@ def test_every_template_starts_with_its_survey_as_it_stands(healthy, tmp_path, m
         assert done.status == "failed", output
         nodes = finished["artifact_data"]["ringrift_recovery"]["nodes"].values()
         assert any(refusal in node.get("failure", {}).get("msg", "") for node in nodes), output
-    assert healthy.trainers() == before
+    assert small.trainers() == before
 
 
 def test_the_event_source_finds_what_it_needs_where_it_is_installed(installed):

@@ -43,7 +43,7 @@ def end(controller: subprocess.Popen) -> None:
 
 
 def test_a_second_one_is_refused_and_after_a_kill_the_same_command_goes_on(lab):
-    lab.fresh()
+    lab.fresh(nodes=1)
     lab("break", "kill")
     controller = started(lab, "[ringrift.recovery.prepare_data")
     try:
@@ -61,12 +61,19 @@ def test_a_second_one_is_refused_and_after_a_kill_the_same_command_goes_on(lab):
     assert resumed.rc == 0, resumed.output
     assert "This one begins with a diagnosis of what it left" in resumed.flat
     assert len(lab.trainers()) == 1
+    # One that dies when training moves already leaves nothing to recover, and is ended by whoever looks next.
+    for state in ("state=begun", "state=step step=monitor"):
+        lab.journal(f"run=died {state}")
     again = lab.play("full_recovery")
+    assert again.rc == 0, again.output
     assert set(again.changed.values()) == {0}, again.output
+    *_others, last = lab.journal()["attempts"]
+    assert (last["run"], last["state"], last["outcome"]) == ("died", "ended", "died, and training goes on")
+    assert last["progressed"]
 
 
 def test_what_fails_again_and_again_is_refused_with_its_history(lab, serve):
-    lab.fresh()
+    lab.fresh(nodes=1)
     lab("break", "kill", "missing-data", "no-games")
     hook, port = serve(http.server.ThreadingHTTPServer, Hook)
     told = ("-e", f"ringrift_notify_webhook_url=http://127.0.0.1:{port}/", "-e", "ringrift_report_url=http://reports")
@@ -90,8 +97,8 @@ def test_what_fails_again_and_again_is_refused_with_its_history(lab, serve):
         assert "-e recovery_max_attempts=2" in refused.flat
         assert set(refused.changed.values()) == {0}, refused.output
     words = ("lab", "ssh", "--dir", str(lab.directory), "coordinator-1")
-    journal = run(sys.executable, "-m", *words, f"cat ringrift/ai-service/data/recovery/{CONFIG}.jsonl")
-    records = [json.loads(line) for line in journal.stdout.splitlines()]
+    kept = run(sys.executable, "-m", *words, f"cat ringrift/ai-service/data/recovery/{CONFIG}.jsonl")
+    records = [json.loads(line) for line in kept.stdout.splitlines()]
     told = [record.get("step") or record["event"] for record in records]
     assert told == ["begun", "stop_training", "clear_state", "prepare_data", "ended"]
     tried = lab.play("full_recovery", "-e", "recovery_max_attempts=2")

@@ -22,7 +22,7 @@ def cut(lab):
     """A fresh lab whose nodes have a network that can be cut."""
     if lab.driver != "netns":
         pytest.skip("a node of the local driver has no network of its own to cut")
-    lab.fresh()
+    lab.fresh(nodes=2)
     yield lab
     lab("down")
 

@@ -36,7 +36,7 @@ def hashes(lab: Lab, ending: str | tuple[str, ...]) -> dict[tuple[str, str], str
 @pytest.fixture(scope="module")
 def replaced(lab: Lab) -> dict:
     """A recovery that exported anew where the training files were good; training is stopped afterwards."""
-    lab.fresh()
+    lab.fresh(nodes=2)
     lab("break", "kill")
     before = hashes(lab, f"{CONFIG}.npz")
     recovery = lab.play("full_recovery", "-e", "refresh=always")

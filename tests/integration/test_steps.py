@@ -28,7 +28,7 @@ def training_folder(lab: Lab, name: str) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def steps(lab: Lab) -> Lab:
-    lab.fresh()
+    lab.fresh(nodes=2)
     return lab
 
 
