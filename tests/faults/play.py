@@ -39,7 +39,8 @@ def play_state(stage: Stage, case: State) -> Outcome:
     dry = stage.play(case.playbook, "--check", "--diff", *case.options)
     between = world.look(instance)
     outcome.wrong += _touched(instance, before, between, fidelity.log_since(instance, size))
-    said = fidelity.predicted(dry.report if dry.rc == 0 else {}, instance.coordinator.name, between)
+    # Also where it failed: a run does what comes before that.
+    said = fidelity.predicted(dry.report, instance.coordinator.name, between)
     size = fidelity.log_size(instance)
     real = stage.play(case.playbook, *case.options)
     after = world.look(instance)
@@ -107,7 +108,7 @@ def _recovers(stage: Stage, before: world.World, outcome: Outcome) -> list[str]:
     instance = stage.instance
     assert instance is not None
     left = world.look(instance)
-    trained = bool(left.trainers) or outcome.first == WELL
+    trained = world.trained(before, left)
     wrong = world.lost(before, left, trained) + world.half_done(instance, before, left, False)
     again = stage.play("full_recovery")
     outcome.again = _ended(again)
@@ -151,7 +152,7 @@ class Kills:
         assert instance is not None
         left = world.look(instance)
         marks = fidelity.marks(self.before, left)
-        wrong = world.lost(self.before, left, bool(left.trainers)) + world.half_done(instance, self.before, left, False)
+        wrong = world.lost(self.before, left, world.trained(self.before, left)) + world.half_done(instance, self.before, left, False)
         if self.good is not None and self.good[0] == marks and not self.every and not wrong:
             outcome.again = f"as {self.good[1]}"
         else:

@@ -29,6 +29,7 @@ PRECIOUS = ("data/training/*.npz", "models/*.pth", "checkpoints/*.pth", "data/ga
 TRAINERS = ("checkpoints/*", "models/candidate_*", "models/second_*", "models/*_best*")
 NPZ = f"data/training/{CONFIG}.npz"
 MODELS = (f"models/checkpoint_{CONFIG}.pth", f"models/canonical_{CONFIG}.pth")
+LOG = "logs/training.log"
 JOURNAL = f"data/recovery/{CONFIG}.jsonl"
 
 
@@ -57,6 +58,12 @@ def look(instance: Instance) -> World:
         work = tuple(sorted(str(item["work_id"]) for item in operation.open_work(instance, driver)))
     trainers = tuple((found.node.name, found.process.pid) for found in find(instance, driver))
     return World(snapshot(instance), trainers, work)
+
+
+def trained(before: World, after: World) -> bool:
+    """Whether a trainer runs, or one has written its log meanwhile."""
+    logs = (before.files(node).get(LOG) != after.files(node).get(LOG) for node in before.nodes)
+    return bool(after.trainers) or any(logs)
 
 
 def lost(before: World, after: World, trained: bool) -> list[str]:
