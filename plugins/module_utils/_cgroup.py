@@ -66,7 +66,7 @@ def parse(text: str) -> Group:
     """Read the lines of ``/proc/<pid>/cgroup``."""
     paths: Dict[str, str] = {}
     for line in text.splitlines():
-        _number, _, rest = line.partition(":")
+        _number, _colon, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if colon and path.startswith("/"):
             for controller in controllers.split(","):
@@ -87,7 +87,7 @@ def members(hierarchy: str, path: str) -> Optional[FrozenSet[int]]:
         return None
     found: List[int] = []
     waiting = [os.path.normpath(f"{root}/{path}")]
-    for _ in range(MAX_GROUPS):
+    for _turn in range(MAX_GROUPS):
         if not waiting:
             return frozenset(found)
         folder = waiting.pop()
@@ -124,7 +124,7 @@ def frozen_by(pid: int) -> Optional[str]:
 def mount_of(hierarchy: str) -> Optional[str]:
     """Where a hierarchy is mounted; None when it is not, or only in part."""
     for line in _text("/proc/self/mountinfo", MAX_MOUNTS).splitlines():
-        before, _, after = line.partition(" - ")
+        before, _dash, after = line.partition(" - ")
         fields, more = before.split(), after.split()
         if len(fields) < 5 or len(more) < 3 or fields[3] != "/":
             continue

@@ -239,7 +239,7 @@ def _step(root: Any, training: Any) -> Optional[int]:
 
 
 def _whole(value: Any, limit: int) -> Optional[int]:
-    return value if type(value) is int and 0 <= value <= limit else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit else None
 
 
 def _word(value: Any) -> Optional[str]:

@@ -48,7 +48,7 @@ def examine(file: File, content: Content) -> None:
         if not report.complete:
             return
     protocol, body, keys = reports[1].root, reports[3], reports[4].root
-    if type(protocol) is not int or protocol != LEGACY_PROTOCOL:
+    if not isinstance(protocol, int) or protocol != LEGACY_PROTOCOL:
         findings.add("record_damaged", f"the protocol is not {LEGACY_PROTOCOL}", "protocol", len(LEGACY_MAGIC))
     take(body, content)
     storages = unique_storages(body, findings)

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_content import Content, File
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_legacy import scan_of
-from ansible_collections.ringrift.recovery.plugins.module_utils._pickle import MAX_DIMENSIONS
+from ansible_collections.ringrift.recovery.plugins.module_utils._pickle import MAX_DIMENSIONS, is_count
 from ansible_collections.ringrift.recovery.plugins.module_utils._pickle_tree import MAX_NAMES, StorageRef, TensorRef
 from ansible_collections.ringrift.recovery.plugins.module_utils._zip import Findings, shown
 
@@ -137,7 +137,7 @@ def _spans(header: Dict[str, Any], findings: Findings) -> Iterator[_Span]:
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+    return isinstance(value, list) and all(is_count(item) for item in value)
 
 
 def _check_spans(spans: List[_Span], available: int, size: int, findings: Findings) -> None:

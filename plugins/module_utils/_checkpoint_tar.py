@@ -135,7 +135,7 @@ def _interpret(
 
 def _number(source: Source, span: _Span, content: Content) -> int:
     root = _interpret(source, span.name, content).root
-    if type(root) is not int or not 0 <= root <= MAX_ENTRIES:
+    if not isinstance(root, int) or isinstance(root, bool) or not 0 <= root <= MAX_ENTRIES:
         raise _Damaged("pickle_damaged", "it does not begin with the number of its entries", span.name, span.begin)
     return root
 
@@ -175,7 +175,7 @@ def _storages(file: File, span: _Span, content: Content) -> Dict[str, Tuple[int,
 
 def _view(view: Any, span: _Span, found: Dict[str, Tuple[int, StorageRef]]) -> None:
     good = isinstance(view, tuple) and len(view) == 4 and str(view[1]) in found
-    if not good or not all(type(number) is int and number >= 0 for number in view[2:]):
+    if not good or not all(_pickle.is_count(number) for number in view[2:]):
         raise _Damaged("pickle_damaged", "a view of a storage makes no sense", span.name, span.begin)
     key, root, offset, numel = view
     begin, storage = found[str(root)]

@@ -145,7 +145,7 @@ def finding(
     """A finding with what is known of its cause."""
     fix = None
     if cause in FIX:
-        playbook, _, rest = FIX[cause].partition(" ")
+        playbook, _blank, rest = FIX[cause].partition(" ")
         fix = f"{playbook} -e config={config} {rest}".rstrip()
     known = tuple(fact for fact in facts if fact)
     doc = f"docs/causes/{cause}.md" if cause in CAUSES else None

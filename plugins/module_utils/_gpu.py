@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from dataclasses import replace
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, cast
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _nvidia_smi, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -111,8 +111,8 @@ def collect(
             words = f"There is no {nvidia_smi} on this node, so no GPU can be seen."
             words += " If it has one, set nvidia_smi to the tool."
             return GpuReport((), NONE, None, None, (Problem("no_driver_tool", words, WARNING),), 0.0, nvml=said)
-    assert raw is not None
-    return _Report(raw, thresholds, _scene(progress_file, before)).make(said)
+    # Where the first source gave nothing, the second did, or the answer has been given above.
+    return _Report(cast(Raw, raw), thresholds, _scene(progress_file, before)).make(said)
 
 
 def _ask_nvml(python: Optional[str], end: float, samples: int, interval: float, thresholds: Thresholds) -> Raw:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._plain import part, rows
+from ansible_collections.ringrift.recovery.plugins.module_utils._plain import number, part, rows
 
 AUTO = "auto"
 RUNBOOK_TABLE, SERVICE_TABLE, HALVED, REQUESTED, DEFAULT = (
@@ -290,7 +290,7 @@ def size_in(words: Any) -> Optional[int]:
     """The batch size that a command line asks for."""
     words = [str(word) for word in words] if isinstance(words, (list, tuple)) else []
     for word, after in zip(words, [*words[1:], ""]):
-        name, _, value = word.partition("=")
+        name, _sign, value = word.partition("=")
         if name == "--batch-size":
             text = value or after
             return int(text) if text.isascii() and text.isdecimal() and _is_size(int(text[:6])) else None
@@ -302,7 +302,7 @@ def _trainers(node: Mapping[str, Any]) -> List[Mapping[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return number(value) is not None
 
 
 def _is_size(value: Any) -> bool:
@@ -318,9 +318,9 @@ def _number(name: str, value: Any, most: int, advice: str) -> int:
     return value
 
 
-def _power(number: int) -> int:
+def _power(size: int) -> int:
     """The largest power of two that is not above a number of 1 or more."""
-    return 1 << (number.bit_length() - 1)
+    return 1 << (size.bit_length() - 1)
 
 
 def _shown(value: Any) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from xml.etree import ElementTree
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _nvidia_smi, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_types import (

@@ -268,7 +268,7 @@ def _read_dmesg(since: Optional[float], timeout: float) -> _Read:
 def _dmesg_record(entry: Any, boot: float) -> Optional[Record]:
     """One object of ``dmesg --json``; None unless it is from the kernel itself."""
     pri, seconds, text = entry.get("pri"), entry.get("time"), entry.get("msg")
-    if type(pri) is not int or pri >> 3 != 0 or not isinstance(text, str):
+    if not isinstance(pri, int) or isinstance(pri, bool) or pri >> 3 != 0 or not isinstance(text, str):
         return None
     known = type(seconds) in (int, float) and math.isfinite(seconds) and 0 <= seconds < 1e12
     return _made_record(text, float(seconds) if known else None, boot)

@@ -48,10 +48,6 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict im
     judge,
     name_pids,
 )
-
-# The rest of the verdicts, for those who ask this util only.
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import ORPHAN_FILE as ORPHAN_FILE
-from ansible_collections.ringrift.recovery.plugins.module_utils._lock_verdict import STALE_EXPIRED as STALE_EXPIRED
 from ansible_collections.ringrift.recovery.plugins.module_utils._proc import boot_time, hostname
 
 if TYPE_CHECKING:

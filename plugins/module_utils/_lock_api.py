@@ -215,7 +215,7 @@ def _read(process: subprocess.Popen, deadline: float) -> Tuple[bytes, bool]:
     output = b""
     handle = process.stdout.fileno() if process.stdout else -1
     while True:
-        ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        ready, _written, _failed = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return output, True
         data = os.read(handle, 1 << 16)

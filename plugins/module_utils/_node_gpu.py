@@ -48,7 +48,7 @@ def may_have_nvml(venv: str, search: Optional[str] = None) -> bool:
     settings = [line.partition("=") for line in _lines(os.path.join(venv, "pyvenv.cfg"))]
     if not settings:
         return True  # not a virtual environment as Python makes them, so nothing is certain
-    return any((name.strip().lower(), value.strip().lower()) == SYSTEM_SITES for name, _, value in settings)
+    return any((name.strip().lower(), value.strip().lower()) == SYSTEM_SITES for name, _sign, value in settings)
 
 
 def _named_in(packages: str) -> List[str]:

@@ -45,7 +45,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._p2p_view import
 
 ARGUMENT_SPEC: Dict[str, Any] = {
     "config": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["info", "dispatched", "withdrawn", "cleared"], "default": "info"},
+    "state": {"type": "str", "choices": ["query", "dispatched", "withdrawn", "cleared"], "default": "query"},
     "url": {"type": "str", "default": "http://localhost:8770"},
     "profile": {"type": "str", "default": "auto"},
     "profiles": {"type": "dict", "default": {}},
@@ -223,7 +223,7 @@ class _Conversation:
 
     # The states
 
-    def _info(self) -> Steps:
+    def _query(self) -> Steps:
         yield from self._look()
         view, config = self.view, self.options.config.name
         if not view.reachable or view.profile == UNKNOWN:
@@ -375,7 +375,7 @@ class _Conversation:
                 self.asked.append(read["name"])
                 if _at_leader(read) and leader.url is None:
                     continue
-                if read.get("side_effect") and (self.options.check_mode or self.options.state == "info"):
+                if read.get("side_effect") and (self.options.check_mode or self.options.state == "query"):
                     self._note(f"GET {read['path']} was not asked, because {read['side_effect']}.")
                     continue
                 if read.get("side_effect"):
@@ -848,7 +848,7 @@ class _Conversation:
             "requests": self.requests,
             "notes": self.notes,
         }
-        if self.options.state != "info":
+        if self.options.state != "query":
             after: Dict[str, Any] = {job.id: job.status for job in view.active}
             if self.dispatched is not None and self.dispatched["job_id"] not in after:
                 after[self.dispatched["job_id"] or "new"] = self.dispatched["request"]

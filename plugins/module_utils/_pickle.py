@@ -608,8 +608,9 @@ def _text(value: Any) -> Optional[str]:
     return value if isinstance(value, str) else None
 
 
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number that a file may count with; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _storage(value: Any) -> Optional[StorageRef]:
@@ -619,7 +620,7 @@ def _storage(value: Any) -> Optional[StorageRef]:
     cls, key, location, numel = value[1], _text(value[2]), _text(value[3]), value[4]
     if not isinstance(cls, Global) or cls.module not in STORAGE_MODULES or not cls.name.endswith("Storage"):
         return None
-    if key is None or location is None or not _count(numel) or (len(value) == 6 and not _is_view(value[5])):
+    if key is None or location is None or not is_count(numel) or (len(value) == 6 and not _is_view(value[5])):
         return None
     dtype, itemsize = STORAGES.get(cls.name[: -len("Storage")], (shown(cls.name), None))
     return StorageRef(shown(cls.name), dtype, itemsize, key, shown(location), numel)
@@ -627,13 +628,13 @@ def _storage(value: Any) -> Optional[StorageRef]:
 
 def _is_view(value: Any) -> bool:
     """Whether it is what the format before torch 1.6 says of a storage that is a part of another one."""
-    return value is None or (isinstance(value, tuple) and len(value) == 3 and _count(value[1]) and _count(value[2]))
+    return value is None or (isinstance(value, tuple) and len(value) == 3 and is_count(value[1]) and is_count(value[2]))
 
 
 def _sizes(value: Any) -> Tuple[int, ...]:
     if isinstance(value, Call) and isinstance(value.func, Global) and value.func.name == "Size":
         value = value.args[0] if isinstance(value.args, tuple) and len(value.args) == 1 else None
-    if not isinstance(value, (tuple, list)) or len(value) > MAX_DIMENSIONS or not all(_count(size) for size in value):
+    if not isinstance(value, (tuple, list)) or len(value) > MAX_DIMENSIONS or not all(is_count(size) for size in value):
         raise _Damaged("its shape is not one")
     return tuple(value)
 
@@ -651,7 +652,7 @@ def _tensor(name: str, args: Any) -> TensorRef:
         dtype, itemsize = _dtype(args[0])
         return TensorRef(None, dtype, itemsize, 0, _sizes(args[1]), _sizes(args[2]))
     storage = args[0].storage if isinstance(args[0], Persistent) else None
-    if storage is None or not _count(args[1]):
+    if storage is None or not is_count(args[1]):
         raise _Damaged("it has no storage")
     shape, stride = _sizes(args[2]), _sizes(args[3])
     if len(shape) != len(stride):

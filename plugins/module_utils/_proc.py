@@ -135,7 +135,7 @@ def read_stat(pid: int) -> Optional[ProcStat]:
 def parse_stat(text: str) -> Optional[ProcStat]:
     """Read a line of ``/proc/<pid>/stat``; None when it is none."""
     # The name may hold blanks, brackets and newlines, so it ends at the last bracket.
-    head, _, tail = text.rpartition(")")
+    head, _bracket, tail = text.rpartition(")")
     number, bracket, comm = head.partition(" (")
     fields = tail.split()
     try:
@@ -264,7 +264,7 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
     waiting = set(helpers)
     deadline = time.monotonic() + seconds
     while waiting:
-        ready, _, _ = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
+        ready, _written, _failed = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             break
         for handle in ready:

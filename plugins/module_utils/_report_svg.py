@@ -71,19 +71,19 @@ def bar_chart(name: str, title: str, table: Sequence[BarRow]) -> str:
         tone = f" {row.tone}" if row.tone else ""
         parts.append(f'<text x="0" y="{top + 11}" class="strong">{e(short(row.name, MAX_NAME))}</text>')
         parts.append(f'<text x="100%" y="{top + 11}" text-anchor="end" class="soft">{e(row.note)}</text>')
-        for position, bar in enumerate(row.bars):
+        for position, piece in enumerate(row.bars):
             left = f"{position * width:.2f}%"
             room = width - (0 if position == len(row.bars) - 1 else 3)
             parts.append(f'<rect x="{left}" y="{top + 17}" width="{room:.2f}%" height="{BAR}" rx="2" class="track"/>')
-            if bar.share is not None:
-                share = min(1.0, max(0.0, bar.share)) * room
+            if piece.share is not None:
+                share = min(1.0, max(0.0, piece.share)) * room
                 kind = f"tone{tone}" if tone else "bar"
                 parts.append(
                     f'<rect x="{left}" y="{top + 17}" width="{share:.2f}%" height="{BAR}" rx="2" class="{kind}"/>'
                 )
-            if bar.label:
-                parts.append(f'<text x="{left}" y="{top + 38}" class="soft">{e(bar.label)}</text>')
-        told.append(f"{row.name}: {', '.join([row.note, *(bar.label for bar in row.bars if bar.label)])}")
+            if piece.label:
+                parts.append(f'<text x="{left}" y="{top + 38}" class="soft">{e(piece.label)}</text>')
+        told.append(f"{row.name}: {', '.join([row.note, *(piece.label for piece in row.bars if piece.label)])}")
     return svg(name, title, visible("; ".join(told)), len(table) * ROW - 12, parts)
 
 

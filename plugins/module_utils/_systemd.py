@@ -82,7 +82,7 @@ def main_pid(unit: str, timeout: float = TIMEOUT) -> Optional[int]:
         output = call(["show", "--property=MainPID", "--", unit], timeout)
     except RecoveryError:
         return None
-    name, _, value = output.strip().partition("=")
+    name, _sign, value = output.strip().partition("=")
     return int(value) or None if name == "MainPID" and value.isdecimal() else None
 
 

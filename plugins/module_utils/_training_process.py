@@ -196,7 +196,7 @@ def classify(argv: Sequence[str]) -> Optional[Program]:
     if not argv:
         return None
     inner: Optional[Sequence[str]] = argv
-    for _ in range(MAX_WRAPPED):
+    for _layer in range(MAX_WRAPPED):
         name = os.path.basename(inner[0]) if inner else ""
         if not inner or name not in WRAPPERS:
             break
@@ -469,7 +469,7 @@ def _titled(
 
 def _wait_for_words(pids: Sequence[int], words: Dict[int, List[str]]) -> None:
     """A process that is just starting its program is given the time to get a command line."""
-    for _ in range(STARTS):
+    for _turn in range(STARTS):
         starting = [pid for pid in pids if pid not in words and _runs_python(pid) and not _is_blocked(pid)]
         if not starting:
             break

@@ -634,7 +634,7 @@ def coordination_dir_of(trainer: TrainingProcess) -> Optional[str]:
     except OSError:
         return None
     pairs = (entry.partition(b"=") for entry in data.split(b"\0") if b"=" in entry)
-    environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    environment = {os.fsdecode(name): os.fsdecode(value) for name, _sign, value in pairs}
     if not environment:
         return None
     return candidates(environment, trainer.uid, trainer.cwd)[0]

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import IO, Dict, Iterator, List, Mapping, Optional, Tuple, cast
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
@@ -337,11 +337,9 @@ def _spawn(request: StartRequest, argv: List[str], environment: Mapping[str, str
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    assert keeper.stdin is not None
-    assert keeper.stdout is not None
-    with keeper.stdout as answers:
+    with cast(IO[bytes], keeper.stdout) as answers:
         try:
-            with keeper.stdin as jobs:
+            with cast(IO[bytes], keeper.stdin) as jobs:
                 jobs.write(json.dumps(job).encode())
             answer = json.loads(_answer(answers.fileno()) or "null")
         except (OSError, ValueError):
@@ -362,7 +360,7 @@ def _answer(handle: int) -> bytes:
     deadline = time.monotonic() + ANSWER
     said = b""
     while not said.endswith(b"\n"):
-        ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        ready, _written, _failed = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         data = os.read(handle, 4096) if ready else b""
         if not data:
             break

@@ -135,7 +135,7 @@ def is_xid(message: str) -> bool:
 
 def normal_bus(bus: str) -> str:
     """One spelling for each GPU: ``0000:b3:00``, whatever zeros, case and function the driver writes."""
-    domain, _, rest = bus.rpartition(":")[0].rpartition(":")
+    domain, _colon, rest = bus.rpartition(":")[0].rpartition(":")
     device = bus.rpartition(":")[2]
     if not domain and len(rest) > 2:
         # The oldest drivers have domain and bus in one.
@@ -178,7 +178,7 @@ def _parse_xid(message: str) -> Optional[XidLine]:
         pid = _number(owner.group(1))
         details = details[owner.end() :]
         if details.startswith("name="):
-            name, _, details = details[len("name=") :].partition(", ")
+            name, _comma, details = details[len("name=") :].partition(", ")
             name = None if name == "<unknown>" else name[:MAX_NAME]
     return XidLine(code, bus, instance, compute, pid, name, details, **_read_details(code, details))
 

@@ -498,7 +498,8 @@ class _Reader:
             self._mismatch("there is no local header where the directory says", member)
             return None
         fields = _LOCAL.unpack_from(raw)
-        flags, method, crc, compressed, size, name_length, extra_length = fields[2], fields[3], *fields[6:11]
+        flags, method = fields[2:4]
+        crc, compressed, size, name_length, extra_length = fields[6:11]
         data_offset = member.offset + _LOCAL.size + name_length + extra_length
         name_end = _LOCAL.size + name_length
         if raw[_LOCAL.size : name_end] != entry.raw:

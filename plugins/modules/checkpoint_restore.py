@@ -34,7 +34,7 @@ options:
         checkpoint of another network than that of the damaged file, where its tensors can still be told, or than that
         of a candidate which says that it is for O(config).
     type: list
-    elements: str
+    elements: path
     required: true
   refresh:
     description:
@@ -262,7 +262,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "candidates": {"type": "list", "elements": "str", "required": True},
+            "candidates": {"type": "list", "elements": "path", "required": True},
             "refresh": {"type": "bool", "default": False},
             "required": {"type": "bool", "default": True},
             "reason": {"type": "str", "default": "restore"},
@@ -276,7 +276,7 @@ def main() -> None:
     try:
         request = RestoreRequest(
             path=os.path.normpath(os.path.join(root, params["path"])),
-            candidates=tuple(os.path.expanduser(pattern) for pattern in params["candidates"]),
+            candidates=tuple(params["candidates"]),
             root=root,
             refresh=params["refresh"],
             reason=params["reason"],

@@ -37,7 +37,7 @@ options:
       - A symbolic link in the part before the first wildcard is followed. What lies behind one that a wildcard finds
         is kept.
     type: list
-    elements: str
+    elements: path
     required: true
   keep:
     description:
@@ -270,7 +270,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._errors import R
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "patterns": {"type": "list", "elements": "str", "required": True},
+            "patterns": {"type": "list", "elements": "path", "required": True},
             "keep": {"type": "int", "default": 5},
             "config": {"type": "str"},
             "tmp_older_than": {"type": "int", "default": 3600},
@@ -282,7 +282,7 @@ def main() -> None:
     params = module.params
     try:
         request = RetentionRequest(
-            patterns=tuple(os.path.expanduser(pattern) for pattern in params["patterns"]),
+            patterns=tuple(params["patterns"]),
             root=os.path.abspath(params["service_path"]),
             keep=params["keep"],
             config=parse_config(params["config"]) if params["config"] else None,

@@ -26,7 +26,7 @@ requirements:
 options:
   state:
     description:
-      - V(info) only looks.
+      - V(query) only looks.
       - V(dispatched) makes sure that a job of the config is active. An active one, of whatever kind, is left alone and
         nothing is sent, also with O(force=true).
       - V(withdrawn) makes sure that no worker has or takes a job of the config. Records of which no worker takes a job
@@ -34,8 +34,8 @@ options:
         says so. Use it between two rounds of stopping trainers.
       - V(cleared) makes sure that no job of the config is active. Jobs that are over are left alone.
     type: str
-    choices: [info, dispatched, withdrawn, cleared]
-    default: info
+    choices: [query, dispatched, withdrawn, cleared]
+    default: query
   url:
     description:
       - Where the orchestrator listens, as seen from the node. When another node leads, its address is taken from the

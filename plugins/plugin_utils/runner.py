@@ -220,7 +220,8 @@ def stream(
 
     The options and exceptions are those of :func:`run`.
     """
-    if not timeout > 0:
+    enough = timeout > 0
+    if not enough:  # NaN is no more than 0 and no less
         raise RunNotStarted(f"timeout is {timeout!r}. It must be more than 0 seconds.")
     words = _inventory_words(inventory)
     path = _playbook_path(playbook)

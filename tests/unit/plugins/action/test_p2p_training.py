@@ -62,7 +62,7 @@ def orchestrator(tmp_path_factory):
     node.stop()
 
 
-def task(url, state="info", check=None, **options):
+def task(url, state="query", check=None, **options):
     arguments = {"config": "hex8_2p", "url": url, "state": state, "token": TOKEN, **options}
     keywords = {} if check is None else {"check_mode": check}
     return {"ringrift.recovery.p2p_training": arguments, **keywords}
@@ -151,7 +151,7 @@ def test_the_example_profile_of_the_inventory(play, root):
         asked.update(profiles="{{ ringrift_p2p_profiles }}", extra={"rate": 0.001})
         tasks = [
             {"ringrift.recovery.p2p_training": {**asked, "state": state}}
-            for state in ("info", "cleared", "dispatched", "dispatched")
+            for state in ("query", "cleared", "dispatched", "dispatched")
         ]
         role = {"name": "ringrift.recovery.restart_training", "tasks_from": "p2p"}
         settings = {"restart_training_config": "hex8_3p", "restart_training_fit": {"batch_size": 512}}

@@ -21,7 +21,7 @@ import time
 from typing import Dict, Iterator, List, Optional
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _lock, _lock_file
+from ansible_collections.ringrift.recovery.plugins.module_utils import _lock, _lock_file, _lock_verdict
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import (
     COMPLETE,
@@ -627,8 +627,8 @@ def test_no_lock_of_a_live_process_is_ever_released(path, nursery, tmp_path):
             assert outcome is not None or emptied, (step, action, state, outcome)
             assert not (kept and outcome is None), (step, action, state)
         assert not kept or path.exists(), (step, action, state)
-    assert set(counts) == {_lock.HELD_LIVE, _lock.ORPHAN_FD, _lock.ORPHAN_FILE, _lock.FREE}
-    assert counts[_lock.ORPHAN_FILE] > 20
+    assert set(counts) == {_lock.HELD_LIVE, _lock.ORPHAN_FD, _lock_verdict.ORPHAN_FILE, _lock.FREE}
+    assert counts[_lock_verdict.ORPHAN_FILE] > 20
 
 
 # Takes the lock again and again, as the service does, and never lets it go otherwise than by dying. It notes what it

@@ -53,7 +53,7 @@ KEYS = {
 }
 
 
-def ask(url, state="info", check=False, timeout=2.0, clock=time.time, sent=None, **params):
+def ask(url, state="query", check=False, timeout=2.0, clock=time.time, sent=None, **params):
     """The whole conversation over real HTTP, as the action plugin has it."""
     defaults = {name: spec.get("default") for name, spec in ARGUMENT_SPEC.items()}
     options = Options.from_params({**defaults, "config": "hex8_2p", "url": url, "state": state, **params}, check)
@@ -324,7 +324,7 @@ def test_a_cut_history_is_asked_again_by_state(serve):
 
 @pytest.mark.parametrize(
     ("state", "check", "asked"),
-    [("info", False, 0), ("dispatched", True, 0), ("cleared", True, 0), ("cleared", False, 1)],
+    [("query", False, 0), ("dispatched", True, 0), ("cleared", True, 0), ("cleared", False, 1)],
 )
 def test_the_read_with_a_side_effect_is_the_last_resort(serve, state, check, asked):
     server = serve(Leader)
@@ -842,7 +842,7 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(ANYTHING, min_size=6, max_size=6), st.sampled_from(["info", "dispatched", "withdrawn", "cleared"]))
+@given(st.lists(ANYTHING, min_size=6, max_size=6), st.sampled_from(["query", "dispatched", "withdrawn", "cleared"]))
 @pytest.mark.parametrize("profile", ["auto", "runbook", "ringrift"])
 def test_no_answer_makes_the_engine_stumble(profile, bodies, state):
     from ansible_collections.ringrift.recovery.plugins.module_utils._http import Answer
