@@ -29,11 +29,11 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import M
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import (
     QUICK,
     SIDECAR_SUFFIX,
-    TORCH_LEGACY,
-    TORCH_ZIP,
     Checkpoint,
     verify,
 )
+from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_legacy import TORCH_LEGACY
+from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_zip import TORCH_ZIP
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import ERROR, Problem, as_dicts, has_errors
@@ -49,6 +49,10 @@ QUARANTINED = re.compile(r"\.corrupt-\d{8}T\d{6}Z")
 # Files that stand beside checkpoints and are none.
 NOT_CANDIDATES = (SIDECAR_SUFFIX, ".json", ".lock", ".tmp")
 NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+
+Stamp = Tuple[int, int, int, int]
+# What was verified, by the path and by the stamps of the file and of its sidecar.
+Seen = Dict[Tuple[str, Optional[Stamp], Optional[Stamp]], Checkpoint]
 
 
 class NoCandidateError(RecoveryError):
@@ -196,7 +200,7 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
     :raises RecoveryError: a file cannot be read or written; the checkpoint is the old one or the new one
     """
     moment = time.time() if now is None else now
-    seen: Dict[Tuple[str, Tuple[int, int, int, int]], Checkpoint] = {}
+    seen: Seen = {}
     plan = _plan(request, seen, locked=check_mode)
     if check_mode:
         if plan.chosen is not None:
@@ -215,7 +219,7 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
 # Looking
 
 
-def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
+def _plan(request: RestoreRequest, seen: Seen, locked: bool = False) -> _Plan:
     current = _current(request, seen)
     if current is not None and current.valid and not request.refresh:
         return _Plan(current, None, ())
@@ -251,7 +255,7 @@ def _plan(request: RestoreRequest, seen: Dict, locked: bool = False) -> _Plan:
     raise NoCandidateError(_nothing(request, current, looked_at, more), tuple(looked_at))
 
 
-def _current(request: RestoreRequest, seen: Dict) -> Optional[Checkpoint]:
+def _current(request: RestoreRequest, seen: Seen) -> Optional[Checkpoint]:
     if os.path.isdir(request.path):
         raise RecoveryError(f"Could not restore {request.path}: it is a directory. Check the path.")
     folder = os.path.dirname(request.path)
@@ -263,7 +267,7 @@ def _current(request: RestoreRequest, seen: Dict) -> Optional[Checkpoint]:
         return None
 
 
-def _verify(path: str, seen: Dict) -> Checkpoint:
+def _verify(path: str, seen: Seen) -> Checkpoint:
     """Verify in full, once for as long as neither the file nor its sidecar changes."""
     key = (path, _stamp(path), _stamp(path + SIDECAR_SUFFIX))
     if key[1] is None or key not in seen:
@@ -272,7 +276,7 @@ def _verify(path: str, seen: Dict) -> Checkpoint:
     return seen[key]
 
 
-def _stamp(path: str) -> Optional[Tuple[int, int, int, int]]:
+def _stamp(path: str) -> Optional[Stamp]:
     try:
         status = os.stat(path)
     except OSError:
@@ -392,7 +396,7 @@ def _network(request: RestoreRequest, current: Optional[Checkpoint]) -> Optional
     return None
 
 
-def _candidate(path: str, request: RestoreRequest, network: Optional[str], seen: Dict) -> Candidate:
+def _candidate(path: str, request: RestoreRequest, network: Optional[str], seen: Seen) -> Candidate:
     try:
         report = _verify(path, seen)
     except RecoveryError as exc:
@@ -738,8 +742,7 @@ def locked(path: str, timeout: float) -> Iterator[None]:
     """Only one restore of a file at a time; the lock file is gone afterwards."""
     lock = lock_path(path)
     end = time.monotonic() + timeout
-    fd = None
-    while fd is None:
+    while True:
         try:
             fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as exc:
@@ -747,12 +750,11 @@ def locked(path: str, timeout: float) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have removed it: then this is a lock on nothing.
-            if _place(lock) != (os.fstat(fd).st_dev, os.fstat(fd).st_ino):
-                os.close(fd)
-                fd = None
+            if _place(lock) == (os.fstat(fd).st_dev, os.fstat(fd).st_ino):
+                break
+            os.close(fd)
         except BlockingIOError:
             os.close(fd)
-            fd = None
             if time.monotonic() >= end:
                 raise RecoveryError(
                     f"Could not restore {path}: another restore holds {lock} for more than {timeout:g} s. "

@@ -272,7 +272,7 @@ class _Plan:
         temporary = [file for file in files if is_temporary(file.name)]
         checkpoints, witnesses = self._sort(files)
         self._linked = link_targets({os.path.dirname(file.path) for file in files}, self.request.root)
-        goes = []
+        goes: List[_Goes] = []
         for key, group in self._grouped(checkpoints, witnesses):
             goes.extend(self._judge(key, group))
         wanted = self.request.config
@@ -385,13 +385,13 @@ class _Plan:
         if best is None:
             self.warnings.append(f"{_unproven([self.groups[-1]])}. Run checkpoint_verify on them to see why.")
         for entry in reversed(by_time):
-            why = stay.get(entry.file.path)
+            stays = stay.get(entry.file.path)
             if best is None:
                 message = "no checkpoint of its config verifies, so that any may be needed"
-                message += f"; {why[1]}" if why is not None else ""
+                message += f"; {stays[1]}" if stays is not None else ""
                 self.keep(entry.file, "no_verified", message, entry.config, entry.epoch)
-            elif why is not None:
-                self.keep(entry.file, *why, entry.config, entry.epoch)
+            elif stays is not None:
+                self.keep(entry.file, *stays, entry.config, entry.epoch)
             else:
                 yield self._beyond(entry)
 

@@ -117,11 +117,9 @@ def _distinct(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 def _spans(header: Dict[str, Any], findings: Findings) -> Iterator[_Span]:
     for name, entry in header.items():
-        dtype, shape, offsets = (
-            (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-            if isinstance(entry, dict)
-            else (None, None, None)
-        )
+        parts: Dict[str, Any] = entry if isinstance(entry, dict) else {}
+        values: List[Any] = [parts.get(key) for key in ("dtype", "shape", "data_offsets")]
+        dtype, shape, offsets = values
         good = isinstance(dtype, str) and _counts(shape) and _counts(offsets) and len(offsets) == 2
         if not good or len(shape) > MAX_DIMENSIONS:
             findings.add("header_damaged", "its entry in the header makes no sense", name, 8)

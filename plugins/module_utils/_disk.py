@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import explain
@@ -116,7 +117,7 @@ def look(service_path: str, needed: int = NEEDED, seconds: float = 5.0, tmp: Opt
     places = [(use, os.path.join(root, use)) for use in (CHECKPOINTS, DATA, LOGS)]
     # Not tempfile.gettempdir(), which writes a file to find out.
     places.append((TMP, tmp or os.environ.get("TMPDIR") or "/tmp"))
-    looks = [(use, path, Once(lambda path=path: examine(path))) for use, path in places]
+    looks = [(use, path, Once(partial(examine, path))) for use, path in places]
     return gather(looks, needed, seconds)
 
 

@@ -482,8 +482,9 @@ def _start_of(url: str, timeout: float = EACH) -> Optional[float]:
     asked = time.monotonic()
     (answer,) = _http.send(base, [_http.Request("health", "GET", HEALTH)], timeout=timeout, deadline=timeout)
     seconds = answer.body.get("uptime_seconds") if answer.ok and isinstance(answer.body, dict) else None
-    known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0
-    return asked - seconds if known else None
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
+        return asked - seconds
+    return None
 
 
 def _again(request: RestartRequest, before: State, tried: List[Attempt]) -> State:
@@ -522,7 +523,7 @@ def _run(request: RestartRequest, arguments: List[str], seconds: float) -> Tuple
         return code, output.read(MAX_OUTPUT).decode("utf-8", "replace")
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """End it and what it has started; what hangs in the kernel is left behind."""
     try:
         os.killpg(process.pid, signal.SIGKILL)

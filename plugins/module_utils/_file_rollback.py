@@ -34,7 +34,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_rest
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._npz import FULL, MIN_SAMPLES, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz import MIN_SAMPLES, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_report import FULL
 
 DATA, CHECKPOINT = "training_file", "checkpoint"
 KINDS = (DATA, CHECKPOINT)
@@ -46,6 +47,9 @@ REPLACED = ".replaced-"
 WITNESS = ".corrupt-"
 
 Stamp = Tuple[int, int, int, int]
+# The SHA-256 of a file, and what is wrong with one, for as long as it does not change.
+Known = Dict[Tuple[str, Stamp], str]
+Verified = Dict[Tuple[str, Optional[Stamp]], Optional[str]]
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ def roll_back(entry: Replaced, request: RollbackRequest, dry_run: bool = False, 
     """
     _check(entry)
     moment = time.time() if now is None else now
-    known: Dict[Tuple[str, Stamp], str] = {}
-    verified: Dict[Tuple[str, Optional[Stamp]], Optional[str]] = {}
+    known: Known = {}
+    verified: Verified = {}
     plan = _plan(entry, request, known, verified, moment)
     if dry_run:
         if plan.acts:
@@ -174,7 +178,7 @@ def _check(entry: Replaced) -> None:
         raise RecoveryError(f"{entry.kept} is no file that is kept beside {entry.path}. Nothing was put back.")
 
 
-def _plan(entry: Replaced, request: RollbackRequest, known: Dict, verified: Dict, moment: float) -> _Plan:
+def _plan(entry: Replaced, request: RollbackRequest, known: Known, verified: Verified, moment: float) -> _Plan:
     here = _stamp(entry.path)
     now_there = None if here is None else _digest(entry.path, here, known)
     if entry.before is not None and now_there == entry.before:
@@ -205,7 +209,7 @@ def _plan(entry: Replaced, request: RollbackRequest, known: Dict, verified: Dict
     return _Plan(outcome, here, True, _sidecar_for(entry, source), swap)
 
 
-def _finish(entry: Replaced, here: Optional[Stamp], known: Dict) -> _Plan:
+def _finish(entry: Replaced, here: Optional[Stamp], known: Known) -> _Plan:
     """It is back. What a run that was killed right after that has left is ended."""
     swap = None
     for kept in _names(entry) if _asides(entry.path) else ():
@@ -256,7 +260,7 @@ def _changed_since(entry: Replaced, here: Optional[Stamp], source: str) -> str:
     )
 
 
-def _find(entry: Replaced, known: Dict) -> Optional[str]:
+def _find(entry: Replaced, known: Known) -> Optional[str]:
     """Where the old file is kept: as that run said, or under a name that a rollback has given it."""
     if entry.before is None:
         return None
@@ -285,7 +289,7 @@ def _is_witness(path: str) -> bool:
     return WITNESS in os.path.basename(path)
 
 
-def _problem(source: str, entry: Replaced, request: RollbackRequest, verified: Dict) -> Optional[str]:
+def _problem(source: str, entry: Replaced, request: RollbackRequest, verified: Verified) -> Optional[str]:
     """What is wrong with the file that is to be put back; it is read in full, and once while it does not change."""
     key = (source, _stamp(source))
     if key not in verified:
@@ -330,13 +334,13 @@ def _stamp(path: str) -> Optional[Stamp]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _digest(path: str, stamp: Stamp, known: Dict) -> str:
+def _digest(path: str, stamp: Stamp, known: Known) -> str:
     if (path, stamp) not in known:
         known[path, stamp] = _atomic.sha256_file(path)
     return known[path, stamp]
 
 
-def _sha256(path: str, known: Dict) -> Optional[str]:
+def _sha256(path: str, known: Known) -> Optional[str]:
     """None where it cannot be read: then it is not the one that is looked for."""
     try:
         stamp = _stamp(path)

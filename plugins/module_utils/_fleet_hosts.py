@@ -143,7 +143,8 @@ class _Entry:
             return None
         if not is_address(value):
             raise self._refuse(key, "a host name or an address")
-        return value
+        address: str = value
+        return address
 
     def port(self) -> Optional[int]:
         value = self.row.get("ssh_port")

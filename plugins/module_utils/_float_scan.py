@@ -113,8 +113,11 @@ class FloatScan:
 
     def _value(self, element: bytes) -> float:
         if self._dtype == "bfloat16":
-            return struct.unpack("<f", b"\0\0" + element)[0]
-        return struct.unpack(_CODES[self._dtype], element)[0]
+            element, code = b"\0\0" + element, "<f"
+        else:
+            code = _CODES[self._dtype]
+        value: float = struct.unpack(code, element)[0]
+        return value
 
 
 def _places(column: bytes, tops: bytes, limit: int) -> List[int]:

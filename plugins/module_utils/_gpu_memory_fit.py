@@ -116,10 +116,10 @@ def row(memory_total: Optional[float]) -> Tuple[int, str, str]:
             # Both have a row for 16 GB, and it is the same.
             table = RUNBOOK_TABLE if (size, batch) in RUNBOOK_ROWS else SERVICE_TABLE
             return batch, table, has
-    size, batch = smallest
-    while memory_total < size * 1024 * NOMINAL and batch > 1:
-        size, batch = size / 2, batch // 2
-    return batch, RUNBOOK_TABLE, has if size == smallest[0] else f"{has}, less than the runbook's table begins with"
+    least, batch = float(smallest[0]), smallest[1]
+    while memory_total < least * 1024 * NOMINAL and batch > 1:
+        least, batch = least / 2, batch // 2
+    return batch, RUNBOOK_TABLE, has if least == smallest[0] else f"{has}, less than the runbook's table begins with"
 
 
 def _asked(facts: Facts, requested: int, usual: int, floor: int, auto_tunes: Optional[bool], via: str) -> Fit:
@@ -246,7 +246,7 @@ def _smallest(hosts: Mapping[str, Mapping[str, Any]]) -> Tuple[Optional[float], 
         pids = {trainer.get("pid") for trainer in _trainers(node)}
         busy = [gpu for gpu in gpus if any(entry.get("pid") in pids for entry in rows(gpu.get("processes")))]
         for gpu in busy or gpus:
-            memory = gpu.get("memory_total")
+            memory: Any = gpu.get("memory_total")
             # A trainer sees a slice of a GPU that is divided, and not the whole.
             if not _is_number(memory) or memory <= 0 or gpu.get("mig_mode"):
                 return None, None

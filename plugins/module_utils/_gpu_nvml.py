@@ -86,7 +86,7 @@ def _read(stage: Dict[str, Any], raw: Raw) -> None:
     if "missing" in stage:
         raw.failure = (MISSING, f"{raw.source} has no nvidia-ml-py: {stage['missing']}")
     elif "failed" in stage:
-        code = stage.get("code")
+        code: Any = stage.get("code")
         raw.failure = (CODES.get(code, "driver_error"), f"NVML: {stage['failed']} (error {code})")
     elif "rows" in stage:
         _read_first(stage, raw)

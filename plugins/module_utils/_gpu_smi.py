@@ -283,6 +283,7 @@ class _Smi:
     def _samples(self, asked: Mapping[str, str], samples: int, interval: float, begun: float) -> None:
         """The further samples: as many as there is time for, and some more where utilization may only trail."""
         raw = self.raw
+        fields: Dict[str, Tuple[str, ...]]
         fields = {key: (name,) for key, name in asked.items() if key in VOLATILE or key in ("index", "uuid")}
         if "clock_reasons" in fields:
             fields["clock_reasons"] = VOLATILE["clock_reasons"]
@@ -334,8 +335,8 @@ def read_xml(text: str, raw: Raw) -> List[Cells]:
     rows: List[Cells] = []
     processes: Dict[str, List[Tuple[int, Optional[str], Optional[float]]]] = {}
     for index, gpu in enumerate(root.findall("gpu")):
-        cells = {key: _first(gpu, paths) for key, paths in PATHS.items()}
-        cells = {key: cell for key, cell in cells.items() if cell is not None}
+        firsts = {key: _first(gpu, paths) for key, paths in PATHS.items()}
+        cells = {key: cell for key, cell in firsts.items() if cell is not None}
         cells["index"] = Cell(str(index), None)
         version = _first(root, ("driver_version",))
         if version is not None:

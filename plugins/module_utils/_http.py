@@ -75,7 +75,7 @@ class Answer:
         return asdict(self)
 
 
-def join_host(host: str, port: int, scheme: str = "http") -> Optional[str]:
+def join_host(host: Any, port: Any, scheme: Any = "http") -> Optional[str]:
     """A base URL out of the parts that an answer named, or None when one of them is not what it should be."""
     if scheme not in ("http", "https") or not isinstance(host, str) or _HOST.match(host) is None:
         return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _kernel_log, _xid_lines, _xids
 from ansible_collections.ringrift.recovery.plugins.module_utils._kernel_log import KernelLog, Record
@@ -290,19 +290,19 @@ def find_repeats(events: Iterable[Event]) -> List[Repeat]:
     return found
 
 
-def incidents(events: Iterable[Event]) -> List[Tuple[int, str, set, Record]]:
+def incidents(events: Iterable[Event]) -> List[Tuple[int, str, Set[str], Record]]:
     """Code, GPU, failing parts and first record of each incident, in order. Cleanup after another error is none."""
-    found: List[Tuple[int, str, set, Record]] = []
-    open_ones: Dict[Tuple[int, str], Tuple[Optional[float], set]] = {}
+    found: List[Tuple[int, str, Set[str], Record]] = []
+    open_ones: Dict[Tuple[int, str], Tuple[Optional[float], Set[str]]] = {}
     for event in events:
-        code, bus = event.fields.get("code"), event.fields.get("bus_id")
-        if event.kind != XID or bus is None or event.fields["caused_by"] is not None:
+        if event.kind != XID or event.fields["bus_id"] is None or event.fields["caused_by"] is not None:
             continue
+        code, bus = event.fields["code"], event.fields["bus_id"]
         unit, link = event.fields["unit"], event.fields["link"]
         # The parts of the GPU that share a TPC are one place.
         place = unit.rpartition(", SM")[0] if unit else f"link {link}" if link is not None else None
         now = _moment(event.record)
-        last, places = open_ones.get((code, bus), (None, None))
+        last, places = open_ones.get((code, bus)) or (None, None)
         if places is None or (now is not None and last is not None and abs(now - last) > _xids.INCIDENT_GAP):
             places = set()
             found.append((code, bus, places, event.record))
@@ -596,10 +596,10 @@ def _read_filesystem(record: Record) -> Optional[Event]:
     text = record.text
     if not text.startswith(("EXT", "XFS", "BTRFS", "Aborting journal")):
         return None
-    pattern = next((pattern for pattern in _FILESYSTEMS if pattern.match(text)), None)
-    match = pattern.match(text) if pattern else None
+    match = next(filter(None, (pattern.match(text) for pattern in _FILESYSTEMS)), None)
     if match is None:
         return None
+    pattern = match.re
     # A journal that is given up is one of ext4.
     name = f"ext{match.group(1)}" if pattern in (_EXT, _EXT_READ_ONLY) else _FILESYSTEMS[pattern]
     device = match.group(match.re.groups)

@@ -192,8 +192,8 @@ def _dated(found: List[Record], boot: float, now: float, since: Optional[float])
         this_boot = at >= last_boot and not of_before and not of_another
         records.append(Record(record.text, record.time, record.seconds, this_boot))
     start = boot if since is None else since
-    first = next((record for record in records if record.time is not None), None)
-    older = first is not None and first.time <= start - (SLACK if since is None else 0.0)
+    first = next((record.time for record in records if record.time is not None), None)
+    older = first is not None and first <= start - (SLACK if since is None else 0.0)
     whole = any(_begins_boot(record) and record.this_boot for record in records)
     reaches_back = older or (whole and start >= boot - SLACK)
     wanted = [record for record in records if (record.this_boot if since is None else (record.time or since) >= since)]

@@ -180,7 +180,7 @@ def _is_recent(record: Record, since: Optional[float]) -> bool:
 def _reaches_back(records: Sequence[Record], since: Optional[float]) -> bool:
     """Whether the oldest record is the first of this boot, or from before what was asked for."""
     first = next((record for record in records if record.seconds is not None), None)
-    if first is None:
+    if first is None or first.seconds is None:
         return False
     if since is not None and first.time is not None and first.time <= since:
         return True
@@ -443,12 +443,13 @@ def _run(argv: Sequence[str], timeout: float, keep_newest: bool = False) -> _Ran
     return _Ran(output, code, reason, words, cut or timed_out)
 
 
-def _collect(process: subprocess.Popen, end: float, keep_newest: bool) -> Tuple[bytes, bytes, bool, bool]:
+def _collect(process: subprocess.Popen[bytes], end: float, keep_newest: bool) -> Tuple[bytes, bytes, bool, bool]:
     """What it writes until it ends, whether some was left out, and whether its time was over first."""
     output, errors = bytearray(), bytearray()
     cut = False
     with selectors.DefaultSelector() as selector:
         for stream in (process.stdout, process.stderr):
+            assert stream is not None
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ)
         while True:
@@ -475,7 +476,7 @@ def _collect(process: subprocess.Popen, end: float, keep_newest: bool) -> Tuple[
                 return bytes(output[-MAX_BYTES:]), bytes(errors), cut, code is None
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill its session if it still runs, and grant it a moment to die."""
     if process.poll() is not None:
         return

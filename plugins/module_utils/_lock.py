@@ -386,8 +386,11 @@ def release(lock: LockState, force: bool = False, timeout: float = 5.0) -> Optio
 def released(report: LockReport) -> LockReport:
     """What the report says after all of its locks have been released."""
     verdict, reason = judge(Facts(backend=FILE, exists=False, now=0.0))
-    free = {"held": False, "holder": None, "verdict": verdict, "reason": reason, "record": (), "seen": None}
-    return replace(report, locks=tuple(replace(lock, **free) for lock in report.locks))
+    free = (
+        replace(lock, held=False, holder=None, verdict=verdict, reason=reason, record=(), seen=None)
+        for lock in report.locks
+    )
+    return replace(report, locks=tuple(free))
 
 
 def _unexpected(lock: LockState, expected: str) -> str:
@@ -555,13 +558,14 @@ def _with_host(facts: Facts) -> Facts:
 
 def _with_holder(facts: Facts, look: Look, among: Optional[Sequence[int]]) -> Facts:
     """Add what is known of the recorded process, here and on the hosts that were asked."""
-    if facts.lock_id is None:
+    lock_id = facts.lock_id
+    if lock_id is None:
         return facts
-    answer = _lock_holder.weigh(facts.lock_id.token, facts.lock_id.host, look.answers, file=facts.backend == FILE)
+    answer = _lock_holder.weigh(lock_id.token, lock_id.host, look.answers, file=facts.backend == FILE)
     facts = replace(facts, answer=answer)
     if facts.host != SAME:
         return facts
-    vital = _lock_holder.vital_signs(facts.lock_id.pid, look.now, look.gone, among)
+    vital = _lock_holder.vital_signs(lock_id.pid, look.now, look.gone, among)
     return replace(facts, process=vital.process, process_detail=vital.detail, process_start=vital.start)
 
 

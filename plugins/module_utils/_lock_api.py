@@ -210,7 +210,7 @@ def _run(service: Service, *words: str) -> Dict[str, Any]:
     return _parse(output, timed_out, service)
 
 
-def _read(process: subprocess.Popen, deadline: float) -> Tuple[bytes, bool]:
+def _read(process: subprocess.Popen[bytes], deadline: float) -> Tuple[bytes, bool]:
     """The end of what it prints, and whether it was still printing at the deadline."""
     output = b""
     handle = process.stdout.fileno() if process.stdout else -1
@@ -224,7 +224,7 @@ def _read(process: subprocess.Popen, deadline: float) -> Tuple[bytes, bool]:
             return output, False
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End it and all that it started; a child that hangs in the kernel is left behind."""
     try:
         os.killpg(process.pid, signal.SIGKILL)

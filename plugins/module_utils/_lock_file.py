@@ -18,8 +18,8 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
-from typing import Iterator, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Iterator, Optional, Set, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._proc import FLOCK, flock_holders, list_pids
@@ -246,7 +246,7 @@ def _read(path: str) -> Optional[LockFile]:
         return LockFile(path, exists=False)
     except OSError as exc:
         raise _cannot(path, "looked at", exc) from exc
-    identity = {"dev": status.st_dev, "inode": status.st_ino}
+    seen = LockFile(path, exists=True, dev=status.st_dev, inode=status.st_ino)
     if not stat.S_ISREG(status.st_mode):
         return LockFile(path, exists=True, kept=None, problem="it is no regular file, so the service did not make it")
     try:
@@ -257,7 +257,7 @@ def _read(path: str) -> Optional[LockFile]:
         if exc.errno == errno.ELOOP:
             return None
         if exc.errno in (errno.EACCES, errno.EPERM):
-            return LockFile(path, exists=True, problem="its record may not be read by this user", **identity)
+            return replace(seen, problem="its record may not be read by this user")
         raise _cannot(path, "read", exc) from exc
     try:
         opened = os.fstat(handle)
@@ -268,7 +268,7 @@ def _read(path: str) -> Optional[LockFile]:
         raise _cannot(path, "read", exc) from exc
     finally:
         os.close(handle)
-    return LockFile(path, exists=True, data=data, record=parse_record(data), **identity)
+    return replace(seen, data=data, record=parse_record(data))
 
 
 def _blind_spot() -> Optional[str]:
@@ -300,7 +300,7 @@ def _hides_processes() -> bool:
     )
 
 
-def _kernel_list(dev: int, inode: int) -> Tuple[Optional[bool], set]:
+def _kernel_list(dev: int, inode: int) -> Tuple[Optional[bool], Set[int]]:
     """Whether the kernel's list of all locks has a flock on the inode, and of which processes.
 
     Everybody may read ``/proc/locks``, but inside a PID namespace it leaves out locks whose recorded process is not

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import List, Optional
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu
+from ansible_collections.ringrift.recovery.plugins.module_utils._gpu_types import AUTO, NVIDIA_SMI, GpuReport
 
 # What nvidia-ml-py installs, and where.
 MODULE = "pynvml"
@@ -22,7 +23,7 @@ MAX_TEXT = 1 << 16
 SYSTEM_SITES = ("include-system-site-packages", "true")
 
 
-def look(service_path: str, nvidia_smi: str, samples: int, timeout: float) -> _gpu.GpuReport:
+def look(service_path: str, nvidia_smi: str, samples: int, timeout: float) -> GpuReport:
     """See the GPUs, by NVML where an interpreter has it, else by the tool.
 
     :raises RecoveryError: the tool is there and cannot be run
@@ -30,7 +31,7 @@ def look(service_path: str, nvidia_smi: str, samples: int, timeout: float) -> _g
     # nvidia-ml-py is rather with the service than with the system's interpreter.
     python = os.path.join(os.path.expanduser(service_path), "venv", "bin", "python")
     service = python if os.access(python, os.X_OK) and may_have_nvml(os.path.dirname(os.path.dirname(python))) else None
-    source = _gpu.AUTO if service or find_spec(MODULE) else _gpu.NVIDIA_SMI
+    source = AUTO if service or find_spec(MODULE) else NVIDIA_SMI
     return _gpu.collect(nvidia_smi, timeout=timeout, samples=samples, source=source, python=service)
 
 

@@ -206,7 +206,7 @@ class _Literal:
         if "\\" not in text:
             return text[1:-1]
         try:
-            return ast.literal_eval(text)  # nothing but a string, as the token says
+            return str(ast.literal_eval(text))  # nothing but a string, as the token says
         except (SyntaxError, ValueError) as exc:
             raise self._unreadable() from exc
 

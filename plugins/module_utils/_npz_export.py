@@ -39,7 +39,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._npz import FULL, MIN_SAMPLES, TrainingFile, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz import MIN_SAMPLES, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_report import FULL, TrainingFile
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import as_dicts
 
 SCRIPT = os.path.join("scripts", "export_replay_dataset.py")
@@ -506,7 +507,7 @@ class _Tail(threading.Thread):
         return self._kept.decode("utf-8", "replace")[-TAIL:]
 
 
-def _ended(process: subprocess.Popen, seconds: float) -> bool:
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Whether the process ended within so many seconds; its status stays there to be waited for."""
     end = time.monotonic() + seconds
     pause = 0.005
@@ -519,7 +520,7 @@ def _ended(process: subprocess.Popen, seconds: float) -> bool:
     return True
 
 
-def _signal_group(process: subprocess.Popen, number: int) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):
@@ -527,7 +528,7 @@ def _signal_group(process: subprocess.Popen, number: int) -> None:
 
 
 @contextmanager
-def _stopped_with_us(process: subprocess.Popen) -> Iterator[None]:
+def _stopped_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """End the exporter when this process is told to end, so that none is left to run on alone."""
     if threading.current_thread() is not threading.main_thread():
         yield

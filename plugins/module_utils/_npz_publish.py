@@ -23,7 +23,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._npz import FULL, MIN_SAMPLES, TrainingFile, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz import MIN_SAMPLES, inspect
+from ansible_collections.ringrift.recovery.plugins.module_utils._npz_report import FULL, TrainingFile
 
 SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
 MODE = re.compile(r"\A[0-7]{3,4}\Z")

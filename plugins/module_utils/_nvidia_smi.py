@@ -232,7 +232,7 @@ class NvidiaSmi:
     def list_gpus(self) -> List[Tuple[int, str, str, List[str]]]:
         """Index, name, UUID and the UUIDs of the MIG devices of each GPU that can be reached."""
         answer = self.call("-L")
-        found = []
+        found: List[Tuple[int, str, str, List[str]]] = []
         for line in answer.output.splitlines():
             match, part = _LISTED.match(line), _LISTED_MIG.match(line)
             if match:
@@ -293,11 +293,12 @@ def run(argv: Sequence[str], timeout: float, inclusive: bool = False) -> Answer:
     return Answer(code, output, errors, time.monotonic() - begun, survivor)
 
 
-def _read(process: subprocess.Popen, end: float) -> Tuple[List[bytearray], Optional[int]]:
+def _read(process: subprocess.Popen[bytes], end: float) -> Tuple[List[bytearray], Optional[int]]:
     """What the process writes until it ends, and its exit code; None when it did not end in time."""
     texts = [bytearray(), bytearray()]
     with selectors.DefaultSelector() as selector:
         for text, stream in zip(texts, (process.stdout, process.stderr)):
+            assert stream is not None
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, text)
         while True:
@@ -317,7 +318,7 @@ def _read(process: subprocess.Popen, end: float) -> Tuple[List[bytearray], Optio
                 return texts, code
 
 
-def _kill(process: subprocess.Popen, end: float) -> Optional[Survivor]:
+def _kill(process: subprocess.Popen[bytes], end: float) -> Optional[Survivor]:
     """Kill its session; the process, where it still stands at the end."""
     try:
         os.killpg(process.pid, signal.SIGKILL)

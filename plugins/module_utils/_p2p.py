@@ -166,7 +166,7 @@ class _Refused(Exception):
     """The state that was asked for cannot be had; the message says why and what to do."""
 
 
-Steps = Generator[Batch, Reply, Any]
+Steps = Generator[Batch, Reply, None]
 
 
 def run(options: Options, send: Callable[[Batch], Reply]) -> Dict[str, Any]:
@@ -185,14 +185,14 @@ def run(options: Options, send: Callable[[Batch], Reply]) -> Dict[str, Any]:
             else:
                 batch = steps.send(reply)
     except StopIteration as stop:
-        return stop.value
+        result: Dict[str, Any] = stop.value
+        return result
 
 
 def converse(options: Options) -> Generator[Batch, Reply, Dict[str, Any]]:
     """Yield batches, take replies, and return the result: the keys that the module documents, and ``diff``."""
     conversation = _Conversation(options)
-    result = yield from conversation.steps()
-    return result
+    return (yield from conversation.steps())
 
 
 class _Conversation:
@@ -213,7 +213,7 @@ class _Conversation:
         self.requests: List[Dict[str, Any]] = []
         self.notes: List[str] = []
 
-    def steps(self) -> Steps:
+    def steps(self) -> Generator[Batch, Reply, Dict[str, Any]]:
         failed = False
         try:
             yield from getattr(self, f"_{self.options.state}")()
@@ -290,7 +290,8 @@ class _Conversation:
                 )
             if not progress:
                 still = f"still active: {listed(self.view.active)}"
-                raise _Refused(self._refusal_text(*pairs[0], plan[0][1], still))
+                send, answer = pairs[0]
+                raise _Refused(self._refusal_text(send, answer, plan[0][1], still))
         else:
             raise _Refused(self._come_back_text())
         word = "Cleared" if state == "cleared" else "Withdrew"
@@ -343,7 +344,9 @@ class _Conversation:
         yield from self._ask_stand_ins(leader)
         self._understand(name, leader)
 
-    def _ask(self, url: str, reads: Sequence[Mapping[str, Any]], first: Sequence[Request] = ()) -> Steps:
+    def _ask(
+        self, url: str, reads: Sequence[Mapping[str, Any]], first: Sequence[Request] = ()
+    ) -> Generator[Batch, Reply, Tuple[Answer, ...]]:
         targets = list(dict.fromkeys(self._target(read) for read in reads))
         if not targets and not first:
             return ()
@@ -653,9 +656,9 @@ class _Conversation:
         path = render_path(entry["path"], values)
         return Send(entry.get("method", "POST"), base or self.options.url, path, body)
 
-    def _write(self, sends: Sequence[Send]) -> Steps:
+    def _write(self, sends: Sequence[Send]) -> Generator[Batch, Reply, List[Tuple[Send, Answer]]]:
         """Send requests and, behind them in the same batch where that can be, the reads that show their effect."""
-        done = []
+        done: List[Tuple[Send, Answer]] = []
         leader = self.view.leader if self.profile.get("leader") else Leader(url=self.options.url)
         reads = [read for read in self.profile["reads"] if not read.get("instead_of")]
         places: Dict[str, List[Mapping[str, Any]]] = {}
@@ -689,7 +692,8 @@ class _Conversation:
         return True
 
     def _refusal(self, answer: Answer) -> Optional[Mapping[str, Any]]:
-        for refusal in self.profile.get("refusals") or ():
+        refusals: Sequence[Mapping[str, Any]] = self.profile.get("refusals") or ()
+        for refusal in refusals:
             if _true(search(refusal["when"], _facts(answer))):
                 return refusal
         return None
@@ -734,7 +738,8 @@ class _Conversation:
             return
         others = [job for job in self.view.active if (job.kind, job.id) not in earlier and job != ours]
         first = [job for job in others if job.created_at is not None and _order(job) < _order(ours)]
-        entry = next((entry for entry in self.profile["jobs"] if entry["kind"] == ours.kind), {})
+        jobs: Sequence[Mapping[str, Any]] = self.profile["jobs"]
+        entry = next((entry for entry in jobs if entry["kind"] == ours.kind), {})
         clear = entry.get("clear")
         if not first or not clear or clear.get("scope", "job") != "job":
             return
@@ -883,7 +888,7 @@ def _outcome(answer: Answer) -> str:
 
 
 def _at_leader(read: Mapping[str, Any]) -> bool:
-    return read.get("at", "node") == "leader"
+    return bool(read.get("at", "node") == "leader")
 
 
 def _true(value: Any) -> bool:

@@ -120,7 +120,7 @@ def get(node: Any, key: str) -> Any:
 
 def keys(node: Any, limit: int = MAX_NAMES) -> List[str]:
     """The string keys of a dict node, made printable, in order, at most ``limit``."""
-    found = []
+    found: List[str] = []
     for key, _value in _pairs(node):
         if len(found) == limit:
             break

@@ -248,7 +248,7 @@ def _read_unblocked(pid: int, found: Dict[int, bytes], stat: Optional[ProcStat] 
 
 
 def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
-    helpers = {}
+    helpers: Dict[int, Tuple[int, subprocess.Popen[bytes]]] = {}
     for pid in pids:
         try:
             helper = subprocess.Popen(
@@ -259,6 +259,7 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
             )
         except OSError:
             break
+        assert helper.stdout is not None
         helpers[helper.stdout.fileno()] = (pid, helper)
     found: Dict[int, bytes] = {}
     waiting = set(helpers)
@@ -274,6 +275,7 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
             if not data or len(found[pid]) >= MAX_CMDLINE:
                 waiting.discard(handle)
     for handle, (pid, helper) in helpers.items():
+        assert helper.stdout is not None
         helper.stdout.close()
         helper.kill()
         if handle in waiting:

@@ -39,8 +39,10 @@ STACK_DEADLINE = 1.0
 # Between two looks at the processor time.
 PAUSE = 0.2
 
-STATUS_LINES = ("Name", "State", "Threads", "VmRSS", "VmSwap", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
-STATUS_LINES += ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+STATUS_LINES = (
+    "Name", "State", "Threads", "VmRSS", "VmSwap", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
+    "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

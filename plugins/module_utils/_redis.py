@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -229,22 +229,23 @@ class RedisClient:
 
     def _look_up(self) -> List[Any]:
         """Resolve the host name; the resolver knows no deadline, so it runs in a thread that can be left behind."""
-        found: Dict[str, Any] = {}
+        answers: List[List[Any]] = []
+        errors: List[OSError] = []
 
         def ask() -> None:
             try:
-                found["answer"] = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+                answers.append(socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM))
             except (OSError, UnicodeError) as exc:
-                found["error"] = OSError(str(exc))
+                errors.append(OSError(str(exc)))
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(self._remaining())
-        if "error" in found:
-            raise found["error"]
-        if "answer" not in found:
+        if errors:
+            raise errors[0]
+        if not answers:
             raise RedisUnreachable(self._no_answer())
-        return found["answer"]
+        return answers[0]
 
     def _start_tls(self, connection: socket.socket) -> socket.socket:
         address = self._address

@@ -65,7 +65,8 @@ def diagnosis_metrics(verdict: Mapping[str, Any]) -> str:
     """Render a verdict in the text format of Prometheus, for the textfile collector of node_exporter."""
     samples = _Samples(visible(verdict.get("config")))
     samples.set("diagnosis_timestamp_seconds", moment(verdict.get("at")))
-    state = {True: "stalled", False: "not_stalled"}.get(_truth(verdict.get("stalled")), "unknown")
+    stalled = _truth(verdict.get("stalled"))
+    state = "unknown" if stalled is None else "stalled" if stalled else "not_stalled"
     samples.one_of("training_state", TRAINING_STATES, state)
     for finding in rows(verdict.get("findings")):
         samples.add(

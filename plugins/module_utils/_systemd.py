@@ -14,7 +14,7 @@ import fnmatch
 import os
 import shutil
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Collection, Dict, List, Optional
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _cgroup, _nvidia_smi
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -51,10 +51,12 @@ def find_units(
     :param pids: the processes of the training
     :param is_other: whether a process of a service is one of another training
     """
-    family, groups, found = frozenset(pids), {}, {}
+    family = frozenset(pids)
+    groups: Dict[str, Tuple[_cgroup.Group, List[int]]] = {}
+    found: Dict[str, List[int]] = {}
     for pid in pids:
         group = _cgroup.read(pid)
-        if _may_be_stopped(group):
+        if group.unit is not None and _may_be_stopped(group):
             groups.setdefault(group.unit, (group, []))[1].append(pid)
     for unit, (group, inside) in groups.items():
         members = _cgroup.unit_members(group)

@@ -313,8 +313,9 @@ def _event(row: Tuple[Any, ...], config: TrainingConfig) -> Tuple[Optional[Event
     number, name, payload, source, hostname, created = row
     if not isinstance(number, int) or not isinstance(name, str):
         return None, False
-    if name.upper() in KINDS:
-        kind, values = name.upper(), _from_json(payload)
+    kind: Optional[str] = name.upper()
+    if kind in KINDS:
+        values = _from_json(payload)
     else:
         kind, values, source = _from_repr(name, source)
         if kind is not None and kind not in KINDS:
@@ -334,8 +335,8 @@ def _text(value: Any) -> str:
 def _is_of(values: Mapping[str, Any], config: TrainingConfig) -> bool:
     name = values.get("config") or values.get("config_key")
     if name is not None:
-        return name == config.name
-    return values.get("board_type") == config.board and values.get("num_players") == config.players
+        return bool(name == config.name)
+    return (values.get("board_type"), values.get("num_players")) == (config.board, config.players)
 
 
 def _from_json(payload: Any) -> Optional[Dict[str, Any]]:

@@ -54,7 +54,7 @@ class Meaning:
 
     code: str
     severity: str
-    regex: Pattern
+    regex: Pattern[str]
 
 
 def _means(code: str, severity: str, regex: str) -> Meaning:

@@ -462,9 +462,9 @@ def _titled(
     if not there and (only_there or not named):
         return None
     now = _proc.is_same(stat.pid, stat.start_ticks)
-    return now and _unidentified(
-        now, f"it runs Python under the title {title[:SHOWN_TITLE]!r} instead of a command line"
-    )
+    if now is None:
+        return None
+    return _unidentified(now, f"it runs Python under the title {title[:SHOWN_TITLE]!r} instead of a command line")
 
 
 def _wait_for_words(pids: Sequence[int], words: Dict[int, List[str]]) -> None:
@@ -522,11 +522,12 @@ def _family(
         children.setdefault(stat.ppid, []).append(stat.pid)
     users = _proc.user_names()
     found: Dict[int, TrainingProcess] = {}
+    queue: List[Tuple[int, Optional[TrainingProcess]]]
     queue = [(pid, None) for pid in sorted(programs) if stats[pid].ppid not in programs]
     while queue:
         pid, parent = queue.pop(0)
         stat, program = stats[pid], programs.get(pid)
-        role, program = _role(stat, program, parent and found[parent], words.get(pid))
+        role, program = _role(stat, program, parent, words.get(pid))
         if program is None or pid in found or not (pid in programs or _is_still(stat)):
             continue
         uid, group = _proc.read_uid(pid), _cgroup.read(pid)
@@ -549,12 +550,12 @@ def _family(
             threads=stat.threads,
             children=tuple(sorted(children.get(pid, ()))),
             alive=stat.alive,
-            orphan=role == WORKER and not (parent and found[parent].alive),
+            orphan=role == WORKER and not (parent and parent.alive),
             respawns=program.respawns,
             unit=group.unit,
             container=group.container,
         )
-        queue += [(child, pid) for child in children.get(pid, ())]
+        queue += [(child, found[pid]) for child in children.get(pid, ())]
     return sorted(found.values(), key=_order)
 
 

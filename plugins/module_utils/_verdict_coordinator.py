@@ -8,7 +8,7 @@ This util is private to the collection.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, List, Mapping, Optional
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._finding import (
     MEDIUM,
@@ -39,7 +39,7 @@ def orchestrator_findings(config: str, host: Optional[str], p2p: Any) -> Iterato
         )
 
 
-def job_nodes(p2p: Any) -> list:
+def job_nodes(p2p: Any) -> List[str]:
     """The nodes that the orchestrator says have an active job of the config."""
     return [str(job["node"]) for job in rows(part(p2p).get("active")) if text(job.get("node"))]
 

@@ -60,8 +60,8 @@ def trainer_findings(config: str, host: str, node: Mapping[str, Any], standing: 
     progress = part(node, "progress")
     for problem in rows(progress.get("problems")):
         if problem.get("code") == "duplicate_trainers":
-            facts = [str(problem.get("message"))]
-            yield finding(config, "duplicate_trainers", host, "more than one trainer runs here", facts, WARNING, MEDIUM)
+            said = [str(problem.get("message"))]
+            yield finding(config, "duplicate_trainers", host, "more than one trainer runs here", said, WARNING, MEDIUM)
     if standing.state != STALLED:
         return
     watched = {entry.get("pid"): entry for entry in processes(node)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Any, Dict, Optional, Union
 
 MAX_LINE = 2000
 # As the kernel has it, with room for drivers that keep more of it.
@@ -183,9 +183,9 @@ def _parse_xid(message: str) -> Optional[XidLine]:
     return XidLine(code, bus, instance, compute, pid, name, details, **_read_details(code, details))
 
 
-def _read_details(code: int, details: str) -> dict:
+def _read_details(code: int, details: str) -> Dict[str, Any]:
     """What a code says beyond its head; only of the codes that say it."""
-    found: dict = {}
+    found: Dict[str, Any] = {}
     if code == 45:
         match = _CAUSED_BY.search(details[-60:])
         found["caused_by"] = int(match.group(1)) if match else None

@@ -250,7 +250,7 @@ def open_container(path: str) -> Container:
         findings.add(
             "crc_not_recorded", "the writer recorded no checksums, so damage inside data cannot show", severity=WARNING
         )
-    return Container(path, identity.size, members, findings.as_tuple(), recorded, tuple(identity))
+    return Container(path, identity.size, members, findings.as_tuple(), recorded, identity)
 
 
 class _Entry(NamedTuple):
