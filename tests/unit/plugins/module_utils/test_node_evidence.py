@@ -235,7 +235,9 @@ for name in _node_evidence.TRAINING_NODE:
     getattr(look, name)()
 print(*sorted(name.rpartition(".")[2] for name in sys.modules if ".recovery.plugins." in name), *sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    # Without what this interpreter's site-packages import at every start.
+    argv = [sys.executable, "-S", "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.split())
     assert {"_training_progress", "_lock", "_gpu", "_kernel_events"} <= loaded
     assert not loaded & {
