@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
-.PHONY: help demo test coverage soak faults lint bench build clean
+.PHONY: help demo test coverage soak faults lint bench docs build clean
 
 help: ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,9 +35,13 @@ bench: ## measure the verification of files side by side with other tools (bench
 	@tools/setup.sh benchmarks
 	@.venv-benchmarks/bin/python benchmarks/files.py $(ARGS)
 
+docs: ## build the site of all pages and modules in build/docs/html
+	@tools/setup.sh docs
+	@tools/docs.sh
+
 build: ## build the collection's tarball
 	@tools/setup.sh lab
 	@mkdir -p build && .venv/bin/ansible-galaxy collection build --force --output-path build .
 
 clean: ## remove what setup and build made
-	rm -rf .venv .venv-2.21 .venv-benchmarks build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*
+	rm -rf .venv .venv-2.21 .venv-benchmarks .venv-docs build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*

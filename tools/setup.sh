@@ -1,10 +1,11 @@
 #!/bin/sh
 # Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests,
-# `tools/setup.sh benchmarks` for the benchmarks, which have a .venv-benchmarks of their own.
+# `tools/setup.sh benchmarks` for the benchmarks and `tools/setup.sh docs` for the site of the documentation, which have a
+# .venv-benchmarks and a .venv-docs of their own.
 # As root it installs missing Debian packages; without root it says what it goes on without. Run again at will.
 set -eu
 
-what=${1:?usage: tools/setup.sh lab|test|benchmarks}
+what=${1:?usage: tools/setup.sh lab|test|benchmarks|docs}
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv=$here/.venv
 requirements=$here/requirements/$what.txt
@@ -16,6 +17,10 @@ case $what in
         venv=$here/.venv-benchmarks
         packages=unzip
         without="the benchmarks go on without them and say so"
+        ;;
+    docs)
+        venv=$here/.venv-docs
+        packages=
         ;;
     *) packages="$packages redis-server chromium default-jre-headless" ;;
 esac

@@ -448,8 +448,7 @@ def _collect(process: subprocess.Popen[bytes], end: float, keep_newest: bool) ->
     output, errors = bytearray(), bytearray()
     cut = False
     with selectors.DefaultSelector() as selector:
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
+        for stream in filter(None, (process.stdout, process.stderr)):
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ)
         while True:

@@ -297,8 +297,7 @@ def _read(process: subprocess.Popen[bytes], end: float) -> Tuple[List[bytearray]
     """What the process writes until it ends, and its exit code; None when it did not end in time."""
     texts = [bytearray(), bytearray()]
     with selectors.DefaultSelector() as selector:
-        for text, stream in zip(texts, (process.stdout, process.stderr)):
-            assert stream is not None
+        for text, stream in zip(texts, filter(None, (process.stdout, process.stderr))):
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, text)
         while True:

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import IO, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
@@ -248,7 +248,7 @@ def _read_unblocked(pid: int, found: Dict[int, bytes], stat: Optional[ProcStat] 
 
 
 def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
-    helpers: Dict[int, Tuple[int, subprocess.Popen[bytes]]] = {}
+    helpers: Dict[int, Tuple[int, subprocess.Popen[bytes], IO[bytes]]] = {}
     for pid in pids:
         try:
             helper = subprocess.Popen(
@@ -259,8 +259,8 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
             )
         except OSError:
             break
-        assert helper.stdout is not None
-        helpers[helper.stdout.fileno()] = (pid, helper)
+        if helper.stdout is not None:
+            helpers[helper.stdout.fileno()] = (pid, helper, helper.stdout)
     found: Dict[int, bytes] = {}
     waiting = set(helpers)
     deadline = time.monotonic() + seconds
@@ -274,9 +274,8 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
             found[pid] = (found.get(pid, b"") + data)[:MAX_CMDLINE]
             if not data or len(found[pid]) >= MAX_CMDLINE:
                 waiting.discard(handle)
-    for handle, (pid, helper) in helpers.items():
-        assert helper.stdout is not None
-        helper.stdout.close()
+    for handle, (pid, helper, pipe) in helpers.items():
+        pipe.close()
         helper.kill()
         if handle in waiting:
             # Not waited for: a helper that is blocked itself ends when its target does.

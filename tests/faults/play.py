@@ -152,7 +152,8 @@ class Kills:
         assert instance is not None
         left = world.look(instance)
         marks = fidelity.marks(self.before, left)
-        wrong = world.lost(self.before, left, world.trained(self.before, left)) + world.half_done(instance, self.before, left, False)
+        wrong = world.lost(self.before, left, world.trained(self.before, left))
+        wrong += world.half_done(instance, self.before, left, False)
         if self.good is not None and self.good[0] == marks and not self.every and not wrong:
             outcome.again = f"as {self.good[1]}"
         else:
