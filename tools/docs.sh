@@ -12,9 +12,9 @@ export PATH ANSIBLE_COLLECTIONS_PATH DOCS_VERSION
 source=build/docs/source
 rm -rf build/docs
 mkdir -p $source/reference $source/_extra
-# Where they are in the repository, so that the links between them lead somewhere; the last three are linked to.
+# Where they are in the repository, so that the links between them lead somewhere; the last ones are linked to.
 cp --parents ./*.md benchmarks/README.md docs/*.md docs/causes/*.md docs/images/*.png roles/*/README.md \
-    docs/*.json LICENSE plugins/modules/node_evidence.py inventory/group_vars/coordinator.yml $source
+    docs/*.json LICENSE plugins/modules/node_evidence.py $source
 cp --parents docs/images/*.png $source/_extra
 {
     cat README.md tools/docs/contents.md

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pictures of the documentation: a lab is broken as the demo breaks it, and the page of its diagnosis is photographed.
+"""The pictures of the documentation: a lab is broken as in the demo, and the page of its diagnosis is photographed.
 
 Needs what `tools/setup.sh test` installs: `PATH=$PWD/.venv/bin:$PATH python tools/screenshots.py`.
 """

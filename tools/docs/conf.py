@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The site that `make docs` builds out of the markdown pages and of what antsibull-docs writes; it asks no other server for anything."""
+"""The site that `make docs` builds of the markdown pages and of what antsibull-docs writes. It asks no server."""
 
 import os
 import pathlib
