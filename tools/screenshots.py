@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The pictures of the documentation: a lab is broken as in the demo, and the page of its diagnosis is photographed.
 
-Needs what `tools/setup.sh test` installs: `PATH=$PWD/.venv/bin:$PATH python tools/screenshots.py`.
+Needs what `tools/setup.sh test` installs: `.venv/bin/python tools/screenshots.py`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ def report_page(directory: pathlib.Path) -> pathlib.Path:
         lab(directory, "up", "--nodes", "3")
         lab(directory, "break", *FAULTS)
         reports = directory.parent / "reports"
-        subprocess.run(
-            ["ansible-playbook", "-i", str(directory / "inventory"), "playbooks/diagnose.yml", "-e", "config=hex8_2p",
-             "-e", f"ringrift_report_dir={reports}"],
-            cwd=ROOT, check=True, timeout=300,
-        )  # fmt: skip
+        playbook = pathlib.Path(sys.executable).with_name("ansible-playbook")
+        options = ["-e", "config=hex8_2p", "-e", f"ringrift_report_dir={reports}"]
+        argv = [playbook, "-i", str(directory / "inventory"), "playbooks/diagnose.yml", *options]
+        subprocess.run(argv, cwd=ROOT, check=True, timeout=300)
         return next(reports.glob("*-diagnosis.html"))
     finally:
         lab(directory, "down")

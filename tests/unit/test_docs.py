@@ -184,6 +184,7 @@ def test_ansible_says_what_the_page_of_troubleshooting_quotes(quote):
 # Commands
 
 
+@functools.cache
 def tried(*argv: str, folder: pathlib.Path = ROOT, **settings: str) -> str:
     """What a command prints that must end well."""
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
@@ -196,16 +197,10 @@ def tried(*argv: str, folder: pathlib.Path = ROOT, **settings: str) -> str:
     return done.stdout
 
 
-@functools.cache
 def lists_its_tasks(folder: pathlib.Path, installed: pathlib.Path, *argv: str) -> None:
     # The name of a playbook in a collection is that of one which is installed.
     settings = {} if argv[0].endswith(".yml") else {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
     assert "TAGS: [" in tried("ansible-playbook", *argv, "--list-tasks", folder=folder, **settings)
-
-
-@functools.cache
-def known_options(tool: str) -> str:
-    return tried(tool, "--help")
 
 
 def of_playbook(command: Command, files: pathlib.Path) -> None:
@@ -214,7 +209,7 @@ def of_playbook(command: Command, files: pathlib.Path) -> None:
     pairs = list(zip(["", *argv], argv))
     values = [word for before, word in pairs if before in ("-i", "-e", "-l")]
     flags = [word for word in argv if word.startswith("-")]
-    assert all(flag[:2] in ("-e", "-v") or flag in known_options("ansible-playbook") for flag in flags), command.text
+    assert all(flag[:2] in ("-e", "-v") or flag in tried("ansible-playbook", "--help") for flag in flags), command.text
     (playbook,) = [word for word in argv if word not in values and word not in flags]
     folder = command.folder
     if playbook.endswith(".yml") and not (folder / playbook).exists():
@@ -231,7 +226,7 @@ def of_module(command: Command, files: pathlib.Path) -> None:
     if pattern == "localhost":
         assert "| SUCCESS =>" in tried("ansible", "localhost", *rest, folder=files)
     else:
-        assert "hosts (" in tried("ansible", pattern, "--list-hosts", *rest)
+        assert "hosts (" in tried("ansible", pattern, "--list-hosts")
 
 
 def as_it_is(command: Command, files: pathlib.Path) -> None:
