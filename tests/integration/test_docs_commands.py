@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shutil
@@ -43,6 +44,8 @@ def chosen() -> dict[str, Command]:
 
 
 COMMANDS = chosen()
+# Dry runs are what many other tests do, with the same options and more nodes.
+DRY = pytest.mark.skipif("SOAK" not in os.environ, reason="other tests make dry runs; make soak types these too")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,10 @@ def typed(command: Command, lab: Lab) -> list[str]:
     return [*argv, "-i", str(lab.inventory), *report]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak, DRY] if "--check" in name else []) for name in COMMANDS],
+)
 def test_it_can_be_typed_as_it_stands_there(name, broken):
     command = COMMANDS[name]
     argv = typed(command, broken)

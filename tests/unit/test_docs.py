@@ -261,7 +261,8 @@ def of_script(command: Command, files: pathlib.Path) -> None:
     if script.endswith(".sh"):
         tried("sh", "-n", script)
         assert os.access(ROOT / script, os.X_OK)
-        assert all(f" {word})" in (ROOT / script).read_text() for word in argv[1:]), command.text
+        usage = re.search(r"usage: [^}]*", (ROOT / script).read_text()).group() if argv[1:] else ""
+        assert all(re.search(rf"\b{word}\b", usage) for word in argv[1:]), command.text
     else:
         _knows(script, " ".join(argv))
 
@@ -373,3 +374,9 @@ def test_every_command_is_of_a_known_kind_and_can_be_typed(name, files):
 def test_every_kind_is_that_of_a_command():
     used = [kind_of(command) for command in COMMANDS.values()]
     assert not [kind.about for kind in KINDS if kind not in used]
+
+
+def test_every_target_of_make_is_in_the_table_of_what_runs_where():
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M)
+    rows = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert set(targets) - {"help", "clean"} <= set(rows)
