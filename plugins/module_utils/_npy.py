@@ -233,8 +233,7 @@ class _Literal:
 
 
 def _shape(value: Any) -> Tuple[int, ...]:
-    whole = isinstance(value, tuple) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-    if not whole:
+    if not isinstance(value, tuple) or not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
         raise HeaderError("header_damaged", "the shape is not a tuple of whole numbers")
     if len(value) > MAX_DIMENSIONS:
         raise HeaderError("implausible_shape", f"the shape has {len(value)} dimensions, more than numpy knows")

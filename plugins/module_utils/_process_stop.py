@@ -136,7 +136,7 @@ def stop(
     targets: Dict[Tuple[int, int], _Target] = {}
     units: List[_systemd.UnitStop] = []
     found = list(processes)
-    for _round in range(ROUNDS):
+    for _turn in range(ROUNDS):
         fresh = [process for process in found if process.alive and _key(process) not in targets]
         if not fresh:
             break
