@@ -89,7 +89,7 @@ def run_probes(
             "It is out of memory or of process numbers; end what uses them."
         ) from exc
     if pid == 0:
-        _work(probes, writer, deadline)
+        _work(probes, writer, deadline)  # pragma: no cover - see there
     os.close(writer)
     early = False
     try:
@@ -130,7 +130,9 @@ def _listen_here(
     return answers
 
 
-def _work(probes: Mapping[str, Callable[[], Any]], writer: int, deadline: float) -> NoReturn:
+def _work(
+    probes: Mapping[str, Callable[[], Any]], writer: int, deadline: float
+) -> NoReturn:  # pragma: no cover - a fork that is killed counts nothing
     """Answer for each probe as soon as it is known, then end."""
     try:
         # A process that hangs must not keep the terminal or the pipes of whoever waits for the module.

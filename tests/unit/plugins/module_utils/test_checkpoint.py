@@ -435,6 +435,19 @@ class TestExpectation:
         ]
         assert (report.valid, report.integrity) == (False, "verified")
 
+    @pytest.mark.parametrize(
+        ("wanted", "code", "words"),
+        [
+            (Expectation(keys=("epoch", "none")), "key_missing", "it has no top-level key 'none'"),
+            (Expectation(min_epoch=10**6), "epoch_too_low", "at least 1000000 is expected"),
+            (Expectation(config=TrainingConfig("square19", 4)), "wrong_config", "not for square19_4p"),
+        ],
+    )
+    def test_what_a_good_file_does_not_have(self, tmp_path, wanted, code, words):
+        (problem,) = verify(str(save(tmp_path / "c.pth", content(metadata=True))), expect=wanted).problems
+        assert (problem.code, problem.severity) == (code, "error")
+        assert words in problem.message
+
     def test_shapes(self, tmp_path):
         path, like = save(tmp_path / "c.pth"), save(tmp_path / "like.pth", content(width=7)["model_state_dict"])
         assert codes(verify(str(path), expect=Expectation(like=str(path)))) == []

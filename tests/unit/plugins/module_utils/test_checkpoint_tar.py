@@ -7,6 +7,8 @@ from __future__ import annotations
 import io
 import math
 import pathlib
+import pickle
+import struct
 import tarfile
 
 import pytest
@@ -114,3 +116,43 @@ def test_headers_that_claim_any_length(made):
     path.write_bytes(info.tobuf() + bytes(raw))
     report = verify(str(path))
     assert not report.valid
+
+
+def pickles(*values) -> bytes:
+    return b"".join(pickle.dumps(value, 2) for value in values)
+
+
+ENTRY = (1000, "cpu", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("storages", pickles([1]), "pickle_damaged"),
+        ("storages", pickles(-1), "pickle_damaged"),
+        ("storages", pickles(1, "no entry"), "pickle_damaged"),
+        ("storages", pickles(1, ENTRY) + struct.pack("<q", 0), "storage_size_mismatch"),
+        ("storages", pickles(0, "no list"), "pickle_damaged"),
+        ("storages", pickles(0, [("view", "of none", 0, 1)]), "pickle_damaged"),
+        ("tensors", pickles(1, ("x", "of none", None)) + struct.pack("<iI", 0, 0), "tensor_malformed"),
+        ("tensors", pickles(1, ("x", 1000, None)) + struct.pack("<iI", 10**6, 0), "tensor_malformed"),
+        ("tensors", pickles(1, ("x", 1000, None)) + struct.pack("<iI3q", 1, 0, -2, 1, 0), "tensor_malformed"),
+    ],
+)
+def test_a_member_that_makes_no_sense(made, name, data, code):
+    path, _model = made
+    report = verify(str(again(path, {**members(path), name: data})))
+    assert (report.valid, codes(report, "error")) == (False, [code])
+
+
+@pytest.mark.parametrize(("numel", "expected"), [(30, []), (31, ["tensor_out_of_bounds"])])
+def test_a_view_of_a_storage(made, numel, expected):
+    """A part of a storage that has its own key: the format knows it, and it ends where the storage ends."""
+    path, model = made
+    parts = members(path)
+    assert model["0.weight"].numel() == 30
+    nothing = pickles([])
+    assert parts["storages"].endswith(nothing)
+    views = pickles([("view", 1000, 0, numel)])
+    report = verify(str(again(path, {**parts, "storages": parts["storages"][: -len(nothing)] + views})))
+    assert codes(report, "error") == expected

@@ -24,6 +24,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._file_rollback i
     DATA,
     Replaced,
     RollbackRequest,
+    differences,
     roll_back,
     roll_back_all,
 )
@@ -397,3 +398,20 @@ def test_what_cannot_be_read_is_told(published, path, monkeypatch):
     monkeypatch.setattr(_file_rollback._atomic, "sha256_file", refuse)
     (done,) = roll_back_all([published], REQUEST)
     assert (done.state, done.reason) == ("refused", f"Could not read {path}: Input/output error.")
+
+
+def test_what_is_shown_of_files_that_change_places(published, path):
+    done = roll_back(published, REQUEST, now=NOW)
+    shown = differences([done])
+    assert shown["before"] == {str(path): published.after, done.kept: published.before}
+    assert shown["after"] == {str(path): published.before, done.kept: published.after}
+    assert done.as_dict()["state"] == "put_back"
+    again = roll_back(published, REQUEST, now=NOW)
+    assert (again.state, differences([again])) == ("already", {"before": {}, "after": {}})
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path):
+    path = tmp_path / ("x" * 300)
+    (done,) = roll_back_all([Replaced(str(path), DATA, "0" * 64, "1" * 64, f"{path}.previous", None)], REQUEST)
+    assert done.state == "refused"
+    assert "File name too long" in done.reason

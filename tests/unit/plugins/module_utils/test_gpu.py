@@ -621,3 +621,12 @@ def test_ten_hung_looks_leave_nobody_behind(real_gpu):
     children = pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     left = [pid for pid in children if b"nvidia-smi" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert left == []
+
+
+def test_a_source_that_is_not_known():
+    with pytest.raises(RecoveryError, match="Take one of auto"):
+        _gpu.collect(source="guess")
+
+
+def test_a_progress_file_that_is_not_there_says_nothing(gpu, tmp_path):
+    assert gpu(mode="idle", progress_file=str(tmp_path / "none")).verdict == gpu(mode="idle").verdict

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 
 import pytest
@@ -119,3 +120,22 @@ def test_an_interpreter_that_is_not_there_is_named(root, tmp_path, monkeypatch):
     assert (code, seen["verdict"]) == ("nvml_missing", "unknown")
     assert "/no/such/python could not be started" in message
     assert "Install nvidia-ml-py" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("print('no JSON'); print('[1]'); print('{\"sample\": 7}'); raise SystemExit(3)", "not_understood"),
+        ('print(\'{"rows": [], "gone": []}\')', "no_devices"),
+        ('print(\'{"failed": "x", "code": 12345}\')', "driver_error"),
+    ],
+    ids=["no_sense", "no_gpu", "failed"],
+)
+def test_an_interpreter_that_answers_otherwise(tmp_path, body, code):
+    """Whatever it prints, it is a failure with a code, and no GPU that is well."""
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable} -IS\n{body}\n")
+    python.chmod(0o755)
+    seen = _gpu.collect(source="nvml", python=str(python), samples=1).as_dict()
+    assert (seen["gpus"], [problem["code"] for problem in seen["problems"]]) == ([], [code])
+    assert seen["verdict"] in ("unknown", "none")

@@ -718,3 +718,20 @@ def test_our_own_flock_counts_too(path):
     with open(path, "w", encoding="ascii") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert observe(str(path)).keepers == (os.getpid(),)
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path):
+    with pytest.raises(RecoveryError, match="looked at"):
+        _lock.inspect("hex8_2p", str(tmp_path), path=str(tmp_path / ("x" * 300)))
+
+
+def test_a_link_that_has_taken_its_place_is_not_followed(path, tmp_path):
+    path.write_text("vm:1:0ef85993\n1\n1\n")
+    seen = observe(str(path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("not a lock")
+    path.unlink()
+    path.symlink_to(elsewhere)
+    with pytest.raises(RecoveryError, match="opened for its release"):
+        release(seen)
+    assert elsewhere.read_text() == "not a lock"

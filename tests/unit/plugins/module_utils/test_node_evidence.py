@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils import _node_evidence
@@ -272,3 +273,44 @@ def _parent(pid):
             return int(stream.read().rpartition(")")[2].split()[1])
     except OSError:
         return None
+
+
+@pytest.fixture(params=["forked", "in_threads"])
+def manner(request, monkeypatch):
+    """Probes run in a process of their own, but under mitogen in threads of this one."""
+    if request.param == "in_threads":
+        monkeypatch.setitem(sys.modules, "mitogen", types.ModuleType("mitogen"))
+
+
+@pytest.mark.usefixtures("manner")
+def test_the_files_of_a_node_that_has_some(tree):
+    (tree.root / "data/training").mkdir(parents=True, exist_ok=True)
+    (tree.root / "data/training/hex8_2p.npz").write_bytes(b"PK")
+    model(tree)
+    seen = see(tree, "data", "checkpoints", "games", "triggers")
+    assert seen["errors"] == {}
+    assert (seen["data"]["exists"], seen["data"]["valid"]) == (True, False)
+    assert [checkpoint["valid"] for checkpoint in seen["checkpoints"]] == [False]
+    assert seen["games"]["games"] == 0
+    json.dumps(seen)
+
+
+@pytest.mark.usefixtures("manner")
+def test_services_that_do_not_answer_are_told(tree):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        seen = see(tree, "daemons", "wiring", health_url=url, p2p_url=url)
+    assert seen["errors"] == {}
+    assert (seen["daemons"]["reachable"], seen["wiring"]["reachable"]) == (False, False)
+
+
+@pytest.mark.usefixtures("manner")
+def test_a_trainer_is_asked_where_it_writes(tree, tmp_path, monkeypatch):
+    coordination = tmp_path / "of-the-trainer"
+    write_event(coordination, "TRAINING_STARTED", total_epochs=9, start_epoch=0)
+    monkeypatch.setenv("RINGRIFT_COORDINATION_DIR", str(coordination))
+    tree.train()
+    monkeypatch.setenv("RINGRIFT_COORDINATION_DIR", str(tmp_path / "elsewhere"))
+    seen = see(tree, "events", "log", "processes")
+    assert (seen["errors"], seen["events"]["database"]) == ({}, str(coordination / "events.db"))

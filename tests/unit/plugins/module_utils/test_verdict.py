@@ -242,3 +242,180 @@ def test_report_tells_the_batch_size_and_why(check, verb):
     assert report_lines(run_report({"a": warned}, config="hex8_2p", outcome="x"))[2:] == ["fleet: WARNING: too much"]
     usual = {"restart_training_fit": {**fitted, "changed": False, "reasons": ["it ran out"]}}
     assert len(report_lines(run_report({"a": usual}, config="hex8_2p", outcome="x"))) == 1
+
+
+LOCK = {"changed": True, "lock": {"holder": {"token": "vm:7:ab"}}}
+FREED = {"changed": True, "lock": {"holder": None}}
+JOBS = {"changed": True, "cleared": [{"id": "j1", "was": "running"}]}
+AT = 1_795_862_400.0
+RESTORED = {
+    "changed": True,
+    "quarantined": [{"path": "m.pth"}],
+    "restored": True,
+    "source": "c3.pth",
+    "checkpoint": {"path": "m.pth", "epoch": 3, "written_at": AT - 7200, "sha256": "ab12"},
+    "epochs_lost": 1,
+}
+UNTOLD = {**RESTORED, "checkpoint": {"path": "m.pth"}, "epochs_lost": None}
+
+
+@pytest.mark.parametrize(
+    ("variable", "result", "planned", "done"),
+    [
+        ("clear_state_lock", LOCK, ["would release the lock of vm:7:ab"], ["released the lock of vm:7:ab"]),
+        ("clear_state_lock", FREED, ["would release the lock of nobody"], ["released the lock of nobody"]),
+        ("clear_state_jobs", JOBS, ["would clear job j1 (running)"], ["cleared job j1 (running)"]),
+        ("stop_training_withdrawn", JOBS, ["would withdraw job j1 (running)"], ["withdrew job j1 (running)"]),
+        (
+            "prepare_data_published",
+            {"changed": True, "samples": 9, "path": "d.npz"},
+            ["would put 9 verified samples in place at d.npz"],
+            ["put 9 verified samples in place at d.npz"],
+        ),
+        (
+            "prepare_data_export",
+            {"changed": True, "path": "d.npz", "reason": "missing"},
+            ["would export verified samples to d.npz (missing)"],
+            ["exported verified samples to d.npz (missing)"],
+        ),
+        (
+            "fix_pruned",
+            {"changed": True, "pruned": [{"path": "a"}, {"path": "b"}]},
+            ["would delete a", "would delete b"],
+            ["deleted a", "deleted b"],
+        ),
+        (
+            "fix_events",
+            {"changed": True, "via": "signal"},
+            ["would restart the daemons of the coordination (by signal)"],
+            ["restarted the daemons of the coordination (by signal)"],
+        ),
+        (
+            "restart_training_dispatch",
+            {"changed": True, "dispatched": {"job_id": "j2"}},
+            ["would dispatch job j2"],
+            ["dispatched job j2"],
+        ),
+        (
+            "restart_training_dispatch",
+            {"changed": True},
+            ["would dispatch a training job"],
+            ["dispatched a training job"],
+        ),
+        (
+            "restart_training_started",
+            {"changed": True, "pid": 7},
+            ["would start the trainer pid 7"],
+            ["started the trainer pid 7"],
+        ),
+        ("restart_training_started", {"changed": True}, ["would start the trainer"], ["started the trainer"]),
+        ("restart_training_checkpoint", {"changed": True, "quarantined": [], "restored": False}, [], []),
+        (
+            "stop_training_result",
+            {"unreachable": True},
+            ["stop_training FAILED: unreachable"],
+            ["stop_training FAILED: unreachable"],
+        ),
+        ("ansible_failed_result", {}, ["FAILED: no message"], ["FAILED: no message"]),
+        ("restart_training_started", {"changed": True, "skipped": True}, [], []),
+    ],
+)
+def test_report_says_what_each_step_does(variable, result, planned, done):
+    for check, words in ((True, planned), (False, done)):
+        report = run_report({"a": {variable: result}}, config="c", outcome="x", check_mode=check)
+        assert [line.partition(": ")[2] for line in report_lines(report)[1:]] == words
+
+
+def test_report_says_from_which_file_training_goes_on_and_what_it_costs():
+    report = run_report({"a": {"restart_training_checkpoint": RESTORED}}, config="c", outcome="x", at=AT)
+    quarantined, restored, lost = report_lines(report)[1:]
+    assert quarantined == "a: quarantined m.pth"
+    assert restored.startswith("a: restored m.pth from c3.pth, of epoch 3, written ")
+    assert restored.endswith(" ago, sha256 ab12")
+    assert lost == "a: lost 1 epoch: training goes on from epoch 3"
+    none_lost = {**RESTORED, "epochs_lost": 0}
+    lines = report_lines(run_report({"a": {"restart_training_checkpoint": none_lost}}, config="c", outcome="x"))
+    assert lines[-1] == "a: lost no epoch: training goes on from epoch 3"
+    assert " ago" not in lines[2], "the report does not say when it was written itself"
+
+
+def test_report_says_where_it_cannot_tell_what_was_lost():
+    report = run_report({"a": {"restart_training_canonical_model": UNTOLD}}, config="c", outcome="x")
+    assert report_lines(report)[2:] == [
+        "a: restored m.pth from c3.pth, of an epoch that it does not tell",
+        "a: lost an unknown number of epochs: not every file tells which one it is from",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"state": "put_back", "source": "k", "kept": "k"}, ["put back m.pth; what was there is kept as k"]),
+        ({"state": "put_back", "source": "k", "kept": None}, ["put back m.pth from k"]),
+        ({"state": "left", "reason": "why"}, ["left m.pth: why"]),
+        ({"state": "refused", "reason": "why"}, ["NOT PUT BACK m.pth: why"]),
+        ({"state": "already"}, []),
+    ],
+)
+def test_report_says_what_became_of_a_file_that_was_replaced(entry, words):
+    files = {"changed": True, "files": [{"path": "m.pth", **entry}]}
+    report = run_report({"a": {"rollback_done": files}}, config="c", outcome="x")
+    assert report_lines(report)[1:] == [f"a: {line}" for line in words]
+
+
+def test_report_names_the_run_that_is_rolled_back_and_who_is_left_out():
+    found = {"changed": False, "id": None, "at": "10:40", "left_out": ["b"]}
+    report = run_report({"a": {"rollback_found": found}}, config="c", outcome="x")
+    assert report_lines(report)[1:] == [
+        "fleet: what the run without a name of 10:40 replaced",
+        "fleet: left out: b, which is not among the nodes of this run",
+    ]
+
+
+def said(code, **more):
+    return {"findings": [{"code": code, "count": 1, "line": "the line", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("probes", "cause", "severity"),
+    [
+        ({"log": said("stale_data")}, "data_not_ready", "critical"),
+        ({"log": said("weights_not_loaded")}, "checkpoint_corrupt", "warning"),
+        ({"log": said("nan"), "progress": PROGRESSING}, "training_failed", "warning"),
+        ({"log": said("cuda_oom"), "progress": PROGRESSING}, "gpu_oom", "warning"),
+        ({"log": said("host_killed")}, "host_oom", "warning"),
+        ({"log": said("traceback")}, "training_failed", "critical"),
+        ({"events": {"state": "failed", "last": {"failed": {"error": "x"}}}}, "training_failed", "critical"),
+        ({"memory": {"verdict": "low", "reason": "x"}}, "memory_low", "warning"),
+        ({"host": {"clock_offset": -90.0}}, "clock_skew", "warning"),
+    ],
+)
+def test_what_the_log_and_the_system_say(probes, cause, severity):
+    found = {one.cause: one.severity for one in judge({"a": node(**probes)}).findings}
+    assert found[cause] == severity
+
+
+def test_an_end_that_is_explained_is_less_certain():
+    """A trainer that ran out of memory ends with a traceback too, and that is no second fault."""
+    log = {"findings": [*said("cuda_oom")["findings"], *said("traceback")["findings"]]}
+    found = {one.cause: one.severity for one in judge({"a": node(log=log)}).findings}
+    assert (found["gpu_oom"], found["training_failed"]) == ("critical", "warning")
+
+
+def test_a_probe_that_answers_and_cannot_tell_is_listed():
+    gaps = {
+        "wiring": {"reachable": False, "reason": "refused"},
+        "daemons": {"reachable": False, "problems": [{"message": "x"}, {"message": "y"}]},
+        "gpu": {"verdict": "unknown"},
+        "checkpoints": [{"path": "c.pth", "valid": None}, {"valid": None, "problems": [{"message": "late"}]}],
+        "unseen": [{"probe": "log", "what": "It may not be read", "hint": "Use become"}],
+    }
+    told = [(one["probe"], one["reason"]) for one in judge({"a": node(**gaps)}).unknown]
+    assert told == [
+        ("wiring", "refused"),
+        ("daemons", "x; y"),
+        ("gpu", "no answer"),
+        ("checkpoints", "c.pth"),
+        ("checkpoints", "late"),
+        ("log", "It may not be read. Use become"),
+    ]
