@@ -498,11 +498,10 @@ class _Reader:
             self._mismatch("there is no local header where the directory says", member)
             return None
         fields = _LOCAL.unpack_from(raw)
-        flags, method = fields[2:4]
-        crc, compressed, size, name_length, extra_length = fields[6:11]
+        flags, method, crc, compressed, size, name_length, extra_length = fields[2], fields[3], *fields[6:11]
         data_offset = member.offset + _LOCAL.size + name_length + extra_length
         name_end = _LOCAL.size + name_length
-        if raw[_LOCAL.size : name_end] != entry.raw:
+        if name_length != len(entry.raw) or not raw.startswith(entry.raw, _LOCAL.size):
             self._mismatch("local header and directory disagree about its name", member)
             return None
         if len(raw) < name_end + extra_length:
