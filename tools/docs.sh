@@ -27,6 +27,8 @@ cp --parents docs/images/*.png $source/_extra
 } >$source/index.md
 printf '\n```{toctree}\n:hidden:\n:glob:\n\ncauses/*\n```\n' >>$source/docs/diagnosis.md
 printf '# Roles\n\n```{toctree}\n:glob:\n\n*/README\n```\n' >$source/roles/index.md
+# README.md is the front page here.
+find $source -name '*.md' -exec sed -i -E 's#\]\(((\.\./)*)README\.md([)\#])#](\1index.md\3#g' {} +
 antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir $source/reference ringrift.recovery
 # The theme shows the contents of a page beside it.
 find $source/reference -name '*.rst' -exec sed -i '/^\.\. contents::/,/^$/d' {} +
