@@ -515,6 +515,61 @@ def test_entities_and_garbage_are_refused():
     assert _gpu_smi.read_xml("<nvidia_smi_log><gpu>", Raw()) == []
 
 
+UTILIZATION = "<utilization><gpu_util>7 %</gpu_util></utilization>"
+
+
+def read_gpu(body, raw=None, usual=f"<uuid>GPU-a</uuid>{UTILIZATION}<processes/>"):
+    """One GPU of the tool's XML, with what every one has."""
+    text = f'<nvidia_smi_log><gpu id="00000000:19:00.0">{usual}{body}</gpu></nvidia_smi_log>'
+    return _gpu_smi.read_xml(text, raw or Raw())
+
+
+def test_xml_of_an_old_driver():
+    """It names no bus id in a block of its own, counts by bits and throttles where others have events."""
+    ecc = "<ecc_errors><aggregate><single_bit><device_memory>1</device_memory><total>3</total></single_bit>"
+    ecc += "<double_bit><total>N/A</total></double_bit></aggregate></ecc_errors>"
+    why = "clocks_throttle_reason"
+    reasons = f"<{why}s><{why}_gpu_idle>Active</{why}_gpu_idle><{why}_new>Active</{why}_new></{why}s>"
+    (cells,) = read_gpu(ecc + reasons)
+    assert cells["bus_id"].text == "00000000:19:00.0"
+    assert cells["ecc_aggregate_corrected"].number == 3
+    assert cells["ecc_aggregate_uncorrected"].state == "not_available"
+    assert "ecc_volatile_corrected" not in cells
+    assert cells["clock_reasons"].text == "0x1"
+    assert "driver_version" not in cells
+
+
+def test_xml_with_reasons_that_are_not_told():
+    (cells,) = read_gpu("<clocks_event_reasons>N/A</clocks_event_reasons>")
+    assert cells["clock_reasons"].state == "not_available"
+    assert "clock_reasons" not in read_gpu("")[0]
+
+
+@pytest.mark.parametrize("usual", [UTILIZATION, f"<uuid/>{UTILIZATION}", "<uuid>GPU-a</uuid>"])
+def test_xml_without_what_every_gpu_has_is_not_understood(usual):
+    assert read_gpu("<processes/>", usual=usual) == []
+
+
+@pytest.mark.parametrize("listed", ["", "<processes>Insufficient Permissions</processes>"])
+def test_xml_with_processes_that_could_not_be_listed_is_not_trusted(listed):
+    raw = Raw()
+    assert read_gpu(listed, raw, f"<uuid>GPU-a</uuid>{UTILIZATION}") == []
+    assert [problem.code for problem in raw.problems] == ["not_available"]
+    assert not raw.processes
+
+
+def test_only_what_computes_is_a_process():
+    entries = [("7", "C", "8 MiB"), ("8", "G", "1 MiB"), ("9", "C+G", "N/A"), ("-", "C", "1 MiB"), ("1" * 11, "C", "")]
+    body = "".join(
+        f"<process_info><pid>{pid}</pid><type>{kind}</type><process_name>python</process_name>"
+        f"<used_memory>{memory}</used_memory></process_info>"
+        for pid, kind, memory in entries
+    )
+    raw = Raw()
+    read_gpu(f"<processes>{body}</processes>", raw, f"<uuid>GPU-a</uuid>{UTILIZATION}")
+    assert raw.processes == {"GPU-a": [(7, "python", 8.0), (9, "python", None)]}
+
+
 def series(*loads, power="121"):
     return [{"utilization": read_cell(str(load)), "power": read_cell(power)} for load in loads]
 

@@ -139,3 +139,14 @@ def test_an_interpreter_that_answers_otherwise(tmp_path, body, code):
     seen = _gpu.collect(source="nvml", python=str(python), samples=1).as_dict()
     assert (seen["gpus"], [problem["code"] for problem in seen["problems"]]) == ([], [code])
     assert seen["verdict"] in ("unknown", "none")
+
+
+def test_an_interpreter_that_ends_in_the_middle(tmp_path):
+    """What it has told counts, and that it may have had more to tell is said."""
+    python = tmp_path / "python"
+    told = {"rows": [], "gone": [[3, "lost from the bus", 15]], "processes": {"GPU-a": None}, "mig": {}, "nvlink": {}}
+    python.write_text(f"#!{sys.executable} -IS\nprint({json.dumps(told)!r})\n")
+    python.chmod(0o755)
+    seen = _gpu.collect(source="nvml", python=str(python), samples=1).as_dict()
+    assert [gpu["verdict"] for gpu in seen["gpus"]] == ["lost"]
+    assert {"gpu_lost", "not_understood"} <= {problem["code"] for problem in seen["problems"]}

@@ -295,3 +295,18 @@ def test_a_key_that_stands_twice_is_refused_where_that_matters():
         with pytest.raises(ValueError, match="twice"):
             parse(text, unique=True)
     assert parse('{"a": [{"a": 1}, {"a": NaN}]}', unique=True) == {"a": [{"a": 1}, {"a": None}]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"token_headers": ("X Y",)}, "cannot go into the header"),
+        ({"headers": {"X-Trace": "a\r\nX-Other: b"}}, "The header X-Trace has characters"),
+        ({"timeout": 0.0}, "must be above 0"),
+        ({"deadline": -1.0}, "must be above 0"),
+    ],
+)
+def test_what_no_request_can_carry_is_refused_before_any_is_sent(server, options, words):
+    with pytest.raises(RecoveryError, match=words):
+        get(server, **options)
+    assert server.seen == []

@@ -253,3 +253,19 @@ def test_no_text_breaks_the_page(scrambled):
     page = diagnosis_html(*scrambled)
     page.encode()
     read(page)
+
+
+def test_more_facts_and_hosts_than_anybody_reads_are_counted():
+    verdict, evidence = samples.small()
+    many = [f"fact {number}" for number in range(50)]
+    found = [
+        samples.finding("lock_held", "critical", f"host-{number:03}", "a lock is held", [f"pid {number}"])
+        for number in range(50)
+    ]
+    verdict["findings"] = [*found, samples.finding("disk_full", "critical", "a", "the disk is full", many)]
+    text = " ".join(read(diagnosis_html(verdict, evidence)).text)
+    assert "50 facts of 50 hosts" in text
+    assert "… and 10 more hosts" in text
+    assert text.count("… and 10 more") == 2
+    assert "fact 39" in text
+    assert "fact 40" not in text

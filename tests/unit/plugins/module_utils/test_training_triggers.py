@@ -202,3 +202,15 @@ def test_no_value_breaks_it(database, tmp_path, running, intensity, moment, fail
         assert seen.paused is True
     else:
         assert not seen.paused
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 3601.0, float("nan")])
+def test_a_timeout_that_makes_no_sense(tmp_path, timeout):
+    with pytest.raises(RecoveryError, match="more than 0 and at most 3600"):
+        read(HEX, str(tmp_path), timeout)
+
+
+def test_a_database_that_cannot_be_opened_is_told(database, tmp_path):
+    database.symlink_to(database)
+    with pytest.raises(RecoveryError, match=r"training_trigger_state\.db"):
+        read(HEX, str(tmp_path))
