@@ -1,0 +1,185 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is sent to nodes, on every Python that a node may have.
+
+``python -m tests.node_pythons`` runs the tests of the engines on each Python of this machine, with the packages of
+requirements/nodes.txt alone: a test that asks numpy or torch is left to the Python that `make test` runs with.
+``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, and says which
+Pythons are missing here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Dict, Iterator, List, Optional, Set, Tuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+PACKAGES = ROOT / ".venv-nodes"
+REQUIREMENTS = ROOT / "requirements/nodes.txt"
+# In requirements/nodes.txt a distribution has the name that is imported, but for this one.
+IMPORTED_AS = {"PyYAML": "yaml"}
+LIMIT = 3600.0
+
+LOAD = r"""
+import importlib, os, pathlib, sys, warnings
+
+root = pathlib.Path(sys.argv[1])
+sys.path[:0] = sys.argv[2:]
+count = 0
+for folder in ("module_utils", "modules"):
+    for path in sorted((root / "plugins" / folder).glob("*.py")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            compile(path.read_text(encoding="utf-8"), str(path), "exec")
+        importlib.import_module("ansible_collections.ringrift.recovery.plugins.%s.%s" % (folder, path.stem))
+        count += 1
+known = getattr(sys, "stdlib_module_names", None)
+if known:
+    ours = {"ansible", "ansible_collections", "__main__"}
+    foreign = sorted(name for name in {name.partition(".")[0] for name in sys.modules} - set(known) - ours)
+    assert not foreign, "loaded besides the standard library: %s" % ", ".join(foreign)
+print("%d files loaded" % count)
+"""
+
+
+def interpreters() -> Dict[str, str]:
+    """The interpreters of this machine by version; the one that runs the tests is always among them."""
+    found = {"{}.{}".format(*sys.version_info): sys.executable}
+    for version in VERSIONS:
+        places = [shutil.which(f"python{version}")]
+        places += sorted(map(str, pathlib.Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3")))
+        for place in filter(None, places):
+            done = subprocess.run(
+                [place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
+            )
+            if done.returncode == 0 and done.stdout.strip() == version:
+                found.setdefault(version, place)
+    return found
+
+
+def load(python: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Import every engine and every module with nothing but the standard library and what Ansible sends along."""
+    import ansible
+
+    link = folder / "ansible"
+    if not link.exists():
+        link.symlink_to(pathlib.Path(str(ansible.__file__)).parent)
+    words = [python, "-I", "-S", "-B", "-c", LOAD, str(ROOT), str(folder), str(ROOT / "playbooks/collections")]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)
+
+
+def _imports(path: pathlib.Path) -> Iterator[str]:
+    """What a file imports when it is loaded."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _needs(path: pathlib.Path, seen: Set[pathlib.Path]) -> Set[str]:
+    """The packages that a test file needs, itself and by way of other files of this repository."""
+    needs: Set[str] = set()
+    seen.add(path)
+    for name in _imports(path):
+        top = name.partition(".")[0]
+        if top not in ("tests", "lab", "benchmarks", "ansible_collections"):
+            needs.add(top)
+            continue
+        base = ROOT / (name.replace(".", "/"))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if top != "ansible_collections" and file.is_file() and file not in seen:
+                needs |= _needs(file, seen)
+    return needs
+
+
+def select() -> Tuple[List[str], Dict[str, List[str]]]:
+    """The test files of the engines that run with requirements/nodes.txt; the others, with what they lack."""
+    names = re.findall(r"^([A-Za-z_]+)==", REQUIREMENTS.read_text(), re.M)
+    known = set(sys.stdlib_module_names) | {IMPORTED_AS.get(name, name) for name in names}
+    run, left = [], {}
+    for path in sorted((ROOT / "tests/unit/plugins/module_utils").glob("test_*.py")):
+        lacks = sorted(_needs(path, set()) - known)
+        if lacks:
+            left[path.name] = lacks
+        else:
+            run.append(str(path.relative_to(ROOT)))
+    return run, left
+
+
+def install() -> None:
+    """Put the packages where every Python finds them; they are pure Python."""
+    wanted = REQUIREMENTS.read_text()
+    stamp = PACKAGES / "requirements.txt"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        shutil.rmtree(PACKAGES, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--no-compile", "--target", str(PACKAGES), "-r", str(REQUIREMENTS)], check=True)
+        stamp.write_text(wanted)
+
+
+def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
+    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not torch", *files]
+    return subprocess.run(
+        words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.node_pythons", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--imports", action="store_true", help="only load what is sent to nodes")
+    parser.add_argument("--python", action="append", choices=VERSIONS, help="only this version; may be repeated")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="Pythons at a time")
+    parser.add_argument("files", nargs="*", help="only these test files")
+    options = parser.parse_args(argv)
+    found = interpreters()
+    files, left = select()
+    if not options.imports:
+        install()
+        needs = sorted({name for lacks in left.values() for name in lacks})
+        print(f"{len(files)} test files; {len(left)} are left out, as they need {', '.join(needs)}: {', '.join(left)}")
+    scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
+    scratch.mkdir()
+
+    def one(version: str) -> Tuple[str, str]:
+        python = found.get(version)
+        if python is None:
+            return "missing", "it is not on this machine, so nothing is known about it"
+        begin = time.monotonic()
+        try:
+            done = load(python, scratch) if options.imports else run_tests(python, options.files or files)
+        except subprocess.TimeoutExpired as exc:
+            return "failed", f"it was not done after {exc.timeout:g} s"
+        said = (done.stdout + (done.stderr or "")).strip()
+        if done.returncode:
+            return "failed", f"\n{said[-6000:]}"
+        return "passed", f"{said.splitlines()[-1]}; {time.monotonic() - begin:.0f} s"
+
+    try:
+        with ThreadPoolExecutor(1 if options.imports else options.jobs) as pool:
+            versions = options.python or VERSIONS
+            states = []
+            for version, (state, words) in zip(versions, pool.map(one, versions)):
+                print(f"Python {version}: {state}: {words}", flush=True)
+                states.append(state)
+    finally:
+        shutil.rmtree(scratch)
+    return 1 if "failed" in states else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
