@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The release of docs/releasing.md: signed with a key, installed by whoever has it, refused when something was changed."""
+"""The release of docs/releasing.md: signed with a key, installed by whoever has it, refused when changed."""
 
 from __future__ import annotations
 
