@@ -1,8 +1,8 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
-.PHONY: help demo test coverage soak faults lint bench docs build clean
+.PHONY: help demo test coverage soak faults lint bench docs build release-check clean
 
 help: ## show what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: ## break a training cluster in a box, diagnose it, recover it, prove it
 	@tools/setup.sh lab
@@ -43,5 +43,10 @@ build: ## build the collection's tarball
 	@tools/setup.sh lab
 	@mkdir -p build && .venv/bin/ansible-galaxy collection build --force --output-path build .
 
+release-check: ## prove that the tarball is one that others would install (docs/releasing.md)
+	@tools/setup.sh test
+	@tools/setup.sh release
+	@tools/release_check.sh $(ARGS)
+
 clean: ## remove what setup and build made
-	rm -rf .venv .venv-2.21 .venv-benchmarks .venv-docs build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*
+	rm -rf .venv .venv-2.21 .venv-benchmarks .venv-docs .venv-release .venv-nodes build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*

@@ -5,8 +5,8 @@
 
 ``python -m tests.node_pythons`` runs the tests of the engines on each Python of this machine, with the packages of
 requirements/nodes.txt alone: a test that asks numpy or torch is left to the Python that `make test` runs with.
-``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, and says which
-Pythons are missing here.
+``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
+nothing failed but a Python is missing here, and says which.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ REQUIREMENTS = ROOT / "requirements/nodes.txt"
 # In requirements/nodes.txt a distribution has the name that is imported, but for this one.
 IMPORTED_AS = {"PyYAML": "yaml"}
 LIMIT = 3600.0
+NOT_SEEN = 3
 
 LOAD = r"""
 import importlib, os, pathlib, sys, warnings
@@ -178,7 +179,7 @@ def main(argv: Optional[List[str]] = None) -> int:
                 states.append(state)
     finally:
         shutil.rmtree(scratch)
-    return 1 if "failed" in states else 0
+    return 1 if "failed" in states else NOT_SEEN if "missing" in states else 0
 
 
 if __name__ == "__main__":

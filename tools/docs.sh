@@ -19,13 +19,16 @@ cp --parents docs/images/*.png $source/_extra
 {
     cat README.md tools/docs/contents.md
     # A page that the contents do not name is not lost.
-    printf '\n```{toctree}\n:hidden:\n:caption: More\n\n'
+    # shellcheck disable=SC2016 # it is Markdown
+printf '\n```{toctree}\n:hidden:\n:caption: More\n\n'
     for page in docs/*.md; do
         grep -qx "${page%.md}" tools/docs/contents.md || printf '%s\n' "${page%.md}"
     done
     printf '```\n'
 } >$source/index.md
+# shellcheck disable=SC2016 # it is Markdown
 printf '\n```{toctree}\n:hidden:\n:glob:\n\ncauses/*\n```\n' >>$source/docs/diagnosis.md
+# shellcheck disable=SC2016 # it is Markdown
 printf '# Roles\n\n```{toctree}\n:glob:\n\n*/README\n```\n' >$source/roles/index.md
 # README.md is the front page here.
 find $source -name '*.md' -exec sed -i -E 's#\]\(((\.\./)*)README\.md([)\#])#](\1index.md\3#g' {} +

@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
+shellcheck tools/*.sh .ci/run
 ruff check .
 ruff format --check .
 # The engines, and what a program imports, strictly; pyproject.toml names the files.

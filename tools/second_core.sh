@@ -1,5 +1,6 @@
 #!/bin/sh
-# The second supported ansible-core, 2.21 on Python 3.12 or newer: unit tests and one recovery on the lab.
+# The second supported ansible-core, 2.21 on Python 3.12 or newer: unit tests and one recovery on the lab; with the word `setup`
+# its .venv-2.21 alone.
 # The collections that we depend on come from the first environment, so that only ansible-core itself is installed twice.
 set -eu
 cd "$(dirname "$0")/.."
@@ -22,6 +23,7 @@ if [ ! -e "$stamp" ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements/core-2.21.txt
     touch "$stamp"
 fi
+[ "${1:-}" != setup ] || exit 0
 collections=$(.venv/bin/python -c 'import ansible_collections, os; print(os.path.dirname(list(ansible_collections.__path__)[0]))')
 ANSIBLE_COLLECTIONS_PATH=$PWD/playbooks/collections:$collections
 export ANSIBLE_COLLECTIONS_PATH

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests,
-# `tools/setup.sh benchmarks` for the benchmarks and `tools/setup.sh docs` for the site of the documentation, which have a
-# .venv-benchmarks and a .venv-docs of their own.
+# `tools/setup.sh benchmarks` for the benchmarks, `tools/setup.sh docs` for the site of the documentation and `tools/setup.sh release`
+# for the check of a release, which have a .venv-benchmarks, a .venv-docs and a .venv-release of their own.
 # As root it installs missing Debian packages; without root it says what it goes on without. Run again at will.
 set -eu
 
-what=${1:?usage: tools/setup.sh lab|test|benchmarks|docs}
+what=${1:?usage: tools/setup.sh lab|test|benchmarks|docs|release}
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv=$here/.venv
 requirements=$here/requirements/$what.txt
@@ -21,6 +21,11 @@ case $what in
     docs)
         venv=$here/.venv-docs
         packages=
+        ;;
+    release)
+        venv=$here/.venv-release
+        packages="git gpg"
+        without="what needs the packages could not be looked at, and the check says so"
         ;;
     *) packages="$packages redis-server chromium default-jre-headless" ;;
 esac

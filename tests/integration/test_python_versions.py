@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -16,28 +14,13 @@ import numpy
 import pytest
 import yaml
 
+from tests.node_pythons import interpreters
 from tests.unit.checkpoint_files import content, flipped, save
 
 pytestmark = pytest.mark.torch
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 # What tells of the moment or of the place, and not of the file.
 VOLATILE = ("age", "mtime", "invocation", "warnings", "deprecations")
-
-
-def interpreters() -> dict:
-    """The interpreters of this machine by version; the one that runs the tests is always among them."""
-    found = {"{}.{}".format(*sys.version_info): sys.executable}
-    for version in VERSIONS:
-        places = [shutil.which(f"python{version}")]
-        places += sorted(map(str, pathlib.Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3")))
-        for place in filter(None, places):
-            done = subprocess.run(
-                [place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
-            )
-            if done.returncode == 0 and done.stdout.strip() == version:
-                found.setdefault(version, place)
-    return found
 
 
 def test_the_same_answers_everywhere(tmp_path, root):

@@ -123,6 +123,7 @@ class Release:
         self.do("gpg", "--batch", "--passphrase", "", "--quick-generate-key", user, "ed25519", "sign", "1d")
         public, ring = self.folder / f"{user}.asc", self.folder / f"{user}.kbx"
         self.do("gpg", "--batch", "--armor", "--output", str(public), "--export", user)
+        self.do("gpg", "--batch", "--show-keys", "--fingerprint", str(public))
         self.do("gpg", "--batch", "--no-default-keyring", "--keyring", str(ring), "--import", str(public))
         return ring
 

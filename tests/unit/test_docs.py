@@ -301,6 +301,11 @@ def of_node(command: Command, files: pathlib.Path) -> None:
     assert node == "NODE" or f" {node}:" in (ROOT / "inventory/hosts.yml").read_text(), command.text
 
 
+def of_release(command: Command, files: pathlib.Path) -> None:
+    """A release is made and installed with these options by a test."""
+    _knows("tests/integration/test_signed_release.py", " ".join(command.argv))
+
+
 class Kind(NamedTuple):
     """A kind of command: how it is known, and how it is tried; None for what is not, with the reason in ``about``."""
 
@@ -320,6 +325,12 @@ KINDS = (
     Kind("the rulebook is there", r"ansible-rulebook ", of_rulebook),
     Kind("the pins are those of the tests", r"(python -m )?pip install ", of_pip),
     Kind("the node is in the example inventory", r"ssh |ssh-keygen -R ", of_node),
+    Kind(
+        "a release is tried with the same options",
+        r"gpg |ansible-galaxy collection (verify|install .*--signature)",
+        of_release,
+    ),
+    Kind("not tried: commits, tags, or unpacks one file of a tarball", r"git (commit|tag) |tar -xzf build/", None),
     Kind("not tried: installs Debian packages; tools/setup.sh does it in CI", r"apt-get ", None),
     Kind("not tried: asks Galaxy, or publishes to it", r"ansible-galaxy collection (install|publish) ", None),
     Kind("not tried: shows what is installed, which a checkout is not", r"ansible-galaxy collection list ", None),

@@ -76,3 +76,19 @@ def test_it_has_the_collections_that_the_controller_has():
 
 def test_the_python_is_one_that_ansible_core_runs_on():
     assert EE["dependencies"]["python_interpreter"]["package_system"] in ("python3.11", "python3.12", "python3.13")
+
+
+def test_a_collection_that_is_used_is_a_dependency():
+    needed = set(yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"])
+    used = set()
+    for path in [
+        *ROOT.glob("roles/*/tasks/*.yml"),
+        *ROOT.glob("roles/*/handlers/*.yml"),
+        *ROOT.glob("playbooks/*.yml"),
+    ]:
+        used |= set(re.findall(r"^\s*(?:- )?(\w+\.\w+)\.\w+:", path.read_text(), re.M))
+    assert used - {"ansible.builtin", "ringrift.recovery"} == needed
+    listed = yaml.safe_load((ROOT / "collections/requirements.yml").read_text())["collections"]
+    assert {entry["name"] for entry in listed} == needed
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in needed)

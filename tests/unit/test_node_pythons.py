@@ -1,0 +1,30 @@
+# Copyright (c) 2026, The ringrift.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is sent to a node loads there, with the standard library alone; `make release-check` also runs its tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import node_pythons
+
+FOUND = node_pythons.interpreters()
+
+
+@pytest.mark.parametrize("version", node_pythons.VERSIONS)
+def test_everything_loads_on_the_python_of_a_node(version, tmp_path):
+    if version not in FOUND:
+        pytest.skip(f"there is no Python {version} on this machine")
+    done = node_pythons.load(FOUND[version], tmp_path)
+    assert done.returncode == 0, done.stderr
+    plugins = node_pythons.ROOT / "plugins"
+    count = sum(len(list((plugins / folder).glob("*.py"))) for folder in ("module_utils", "modules"))
+    assert done.stdout == f"{count} files loaded\n"
+
+
+def test_the_tests_of_the_engines_run_without_numpy_or_are_named():
+    run, left = node_pythons.select()
+    assert len(run) > 5 * len(left)
+    foreign = {name for lacks in left.values() for name in lacks}
+    assert foreign <= {"ansible", "jsonschema", "numpy", "prometheus_client", "torch", "yaml"}

@@ -1,0 +1,131 @@
+#!/bin/sh
+# Prove that the tarball of the commit that is checked out is one that others would install (docs/releasing.md); needs what
+# `tools/setup.sh test` and `tools/setup.sh release` install. Name checks to make only those.
+# It ends with 0 when all passed, 1 when one failed, 3 when none failed but something could not be looked at.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+all="contents sanity-2.19 sanity-2.21 importer nodes signature audit"
+logs=$root/build/release-check
+PATH=$root/.venv/bin:/usr/sbin:/sbin:$PATH
+# All Pythons that are here, for what ansible-test does with each of them.
+for folder in "$HOME"/.pyenv/versions/3.*/bin; do
+    [ ! -d "$folder" ] || PATH=$PATH:$folder
+done
+LC_ALL=C.UTF-8
+ANSIBLE_NOCOLOR=1
+export PATH LC_ALL ANSIBLE_NOCOLOR
+could_not_look=3
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$logs"
+
+# The tarball, and what a user has after the installation.
+build() {
+    git -C "$root" archive --format=tar HEAD | { mkdir -p "$scratch/commit" && tar -x -C "$scratch/commit"; }
+    ansible-galaxy collection build --output-path "$scratch" "$scratch/commit"
+    ANSIBLE_COLLECTIONS_PATH=$scratch ansible-galaxy collection install --offline --no-deps -p "$scratch" "$scratch"/*.tar.gz
+    tree=$scratch/ansible_collections/ringrift/recovery
+    # ansible-test looks at what git knows.
+    git -C "$tree" init -q
+    git -C "$tree" add -A
+}
+
+# The same from the checkout: nothing that was forgotten to commit, nothing that lies about.
+check_contents() {
+    ansible-galaxy collection build --output-path "$scratch/checkout" .
+    python - "$scratch"/*.tar.gz "$scratch"/checkout/*.tar.gz <<'EOF'
+import json, sys, tarfile
+
+commit, checkout = (
+    {entry["name"]: entry["chksum_sha256"] for entry in json.load(tarfile.open(path).extractfile("FILES.json"))["files"]}
+    for path in sys.argv[1:]
+)
+other = sorted(name for name in commit.keys() | checkout.keys() if commit.get(name) != checkout.get(name))
+if other:
+    sys.exit("The checkout is not the commit. Commit or remove, then check again: " + ", ".join(other))
+print(f"{len(commit)} files, with the same contents in both builds")
+EOF
+}
+
+sanity() {
+    # What it fetches, and a pip from Python itself instead of one from the internet.
+    home=$root/.venv-release/home
+    mkdir -p "$home/.ansible/test/cache"
+    for version in 24_2 25_2; do
+        echo 'import ensurepip; ensurepip.bootstrap(default_pip=True)' >"$home/.ansible/test/cache/get_pip_$version.py"
+    done
+    cd "$tree" && HOME=$home PATH=$1/bin:$PATH "$1/bin/ansible-test" sanity --local --color no
+}
+
+# Galaxy only warns of what it finds; here a warning is a failure.
+check_importer() {
+    mkdir -p "$scratch/importer" "$scratch/home"
+    # The collections that we depend on are those of the first environment.
+    ln -sf "$(cd "$root" && python -c 'import ansible_collections; print(list(ansible_collections.__path__)[0])')" "$scratch/importer"
+    cd "$scratch/importer"
+    HOME=$scratch/home PATH=$root/.venv-release/bin:$PATH PYTHONPATH=$scratch/importer \
+        GALAXY_IMPORTER_CONFIG=$root/tools/galaxy-importer.cfg python -m galaxy_importer.main "$scratch"/*.tar.gz >said 2>&1 || {
+        cat said
+        return 1
+    }
+    cat said
+    ! grep -E '^(WARNING|ERROR|CRITICAL)' said
+}
+
+build >"$logs/build.log" 2>&1 || {
+    cat "$logs/build.log"
+    echo "release-check: there is no tarball, so nothing was checked. It must be a git checkout with a commit."
+    exit 1
+}
+check() {
+    case $1 in
+        contents) check_contents ;;
+        sanity-2.19) sanity "$root/.venv" ;;
+        sanity-2.21)
+            tools/second_core.sh setup
+            [ -d .venv-2.21 ] || return "$could_not_look"
+            sanity "$root/.venv-2.21"
+            ;;
+        importer) check_importer ;;
+        nodes) python -m tests.node_pythons ;;
+        signature)
+            command -v gpg >/dev/null || return "$could_not_look"
+            python -m pytest -q -p no:cacheprovider tests/integration/test_signed_release.py
+            ;;
+        audit) .venv-release/bin/python tools/audit.py ;;
+        *)
+            echo "There is no check $1. Take some of: $all"
+            return 1
+            ;;
+    esac
+}
+
+result=0
+# shellcheck disable=SC2086 # it is a list of names
+[ $# -gt 0 ] || set -- $all
+for name in "$@"; do
+    begin=$(date +%s)
+    code=0
+    # Apart, as a check ends at its first error only where nobody asks for its outcome.
+    set +e
+    (set -e; check "$name") >"$logs/$name.log" 2>&1 </dev/null
+    code=$?
+    set -e
+    took="$(($(date +%s) - begin)) s, ${logs#"$root"/}/$name.log"
+    case $code in
+        0) echo "release-check: $name: passed; $took" ;;
+        "$could_not_look")
+            tail -n 3 "$logs/$name.log"
+            echo "release-check: $name: could not look, so nothing is proven; $took"
+            [ "$result" -ne 0 ] || result=$could_not_look
+            ;;
+        *)
+            grep -E '^(ERROR|FATAL|WARNING|FAILED)' "$logs/$name.log" || tail -n 20 "$logs/$name.log"
+            echo "release-check: $name: failed; $took"
+            result=1
+            ;;
+    esac
+done
+exit $result
