@@ -4,7 +4,7 @@
 """What is sent to nodes, on every Python that a node may have.
 
 ``python -m tests.node_pythons`` runs the tests of the engines on each Python of this machine, with the packages of
-requirements/nodes.txt alone: a test that asks numpy or torch is left to the Python that `make test` runs with.
+requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
 ``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
 nothing failed but a Python is missing here, and says which.
 """
@@ -12,7 +12,6 @@ nothing failed but a Python is missing here, and says which.
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import pathlib
 import re
@@ -21,14 +20,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 PACKAGES = ROOT / ".venv-nodes"
 REQUIREMENTS = ROOT / "requirements/nodes.txt"
-# In requirements/nodes.txt a distribution has the name that is imported, but for this one.
-IMPORTED_AS = {"PyYAML": "yaml"}
+# What `make test` has besides, for its oracles; a node has none of it.
+LEFT_OUT = {"ansible", "jsonschema", "numpy", "prometheus_client", "safetensors", "torch"}
+TESTS = "tests/unit/plugins/module_utils"
+LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
 NOT_SEEN = 3
 
@@ -52,6 +53,22 @@ if known:
     assert not foreign, "loaded besides the standard library: %s" % ", ".join(foreign)
 print("%d files loaded" % count)
 """
+
+
+class Lacking:
+    """Whatever imports one of these packages is skipped: the others find them, or they are not here."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in LEFT_OUT:
+            import pytest
+
+            pytest.skip(f"needs {name.partition('.')[0]}", allow_module_level=True)
+
+
+def pytest_configure() -> None:
+    """This file is a plugin of pytest on the Pythons of nodes."""
+    sys.meta_path.append(Lacking)
 
 
 def interpreters() -> Dict[str, str]:
@@ -80,46 +97,6 @@ def load(python: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300)
 
 
-def _imports(path: pathlib.Path) -> Iterator[str]:
-    """What a file imports when it is loaded."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _needs(path: pathlib.Path, seen: Set[pathlib.Path]) -> Set[str]:
-    """The packages that a test file needs, itself and by way of other files of this repository."""
-    needs: Set[str] = set()
-    seen.add(path)
-    for name in _imports(path):
-        top = name.partition(".")[0]
-        if top not in ("tests", "lab", "benchmarks", "ansible_collections"):
-            needs.add(top)
-            continue
-        base = ROOT / (name.replace(".", "/"))
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if top != "ansible_collections" and file.is_file() and file not in seen:
-                needs |= _needs(file, seen)
-    return needs
-
-
-def select() -> Tuple[List[str], Dict[str, List[str]]]:
-    """The test files of the engines that run with requirements/nodes.txt; the others, with what they lack."""
-    names = re.findall(r"^([A-Za-z_]+)==", REQUIREMENTS.read_text(), re.M)
-    known = set(sys.stdlib_module_names) | {IMPORTED_AS.get(name, name) for name in names}
-    run, left = [], {}
-    for path in sorted((ROOT / "tests/unit/plugins/module_utils").glob("test_*.py")):
-        lacks = sorted(_needs(path, set()) - known)
-        if lacks:
-            left[path.name] = lacks
-        else:
-            run.append(str(path.relative_to(ROOT)))
-    return run, left
-
-
 def install() -> None:
     """Put the packages where every Python finds them; they are pure Python."""
     wanted = REQUIREMENTS.read_text()
@@ -133,7 +110,7 @@ def install() -> None:
 
 def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
-    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not torch", *files]
+    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *files]
     return subprocess.run(
         words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -148,11 +125,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("files", nargs="*", help="only these test files")
     options = parser.parse_args(argv)
     found = interpreters()
-    files, left = select()
     if not options.imports:
         install()
-        needs = sorted({name for lacks in left.values() for name in lacks})
-        print(f"{len(files)} test files; {len(left)} are left out, as they need {', '.join(needs)}: {', '.join(left)}")
     scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
     scratch.mkdir()
 
@@ -162,13 +136,17 @@ def main(argv: Optional[List[str]] = None) -> int:
             return "missing", "it is not on this machine, so nothing is known about it"
         begin = time.monotonic()
         try:
-            done = load(python, scratch) if options.imports else run_tests(python, options.files or files)
+            done = load(python, scratch) if options.imports else run_tests(python, options.files or [TESTS])
         except subprocess.TimeoutExpired as exc:
             return "failed", f"it was not done after {exc.timeout:g} s"
         said = (done.stdout + (done.stderr or "")).strip()
+        LOGS.mkdir(parents=True, exist_ok=True)
+        (LOGS / f"{version}.log").write_text(said)
+        last = f"{said.splitlines()[-1] if said else 'it says nothing'}; {time.monotonic() - begin:.0f} s"
         if done.returncode:
-            return "failed", f"\n{said[-6000:]}"
-        return "passed", f"{said.splitlines()[-1]}; {time.monotonic() - begin:.0f} s"
+            where = f"All of it: {LOGS.relative_to(ROOT)}/{version}.log"
+            return "failed", "\n".join([last, *re.findall(r"^(?:FAILED|ERROR) .*", said, re.M)[-20:], where])
+        return "passed", last
 
     try:
         with ThreadPoolExecutor(1 if options.imports else options.jobs) as pool:
