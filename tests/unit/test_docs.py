@@ -249,7 +249,8 @@ def of_make(command: Command, files: pathlib.Path) -> None:
     given = " ".join(word.partition("=")[2] for word in command.argv[1:] if word.startswith("ARGS="))
     assert targets
     if given:
-        script = {"bench": "benchmarks/files.py", "faults": "tests/faults/__main__.py"}[targets[0]]
+        script = {"bench": "benchmarks/files.py", "faults": "tests/faults/__main__.py",
+                  "release-check": "tools/release_check.sh"}[targets[0]]  # fmt: skip
         _knows(script, given)
 
 
@@ -331,6 +332,7 @@ KINDS = (
         of_release,
     ),
     Kind("not tried: commits, tags, or unpacks one file of a tarball", r"git (commit|tag) |tar -xzf build/", None),
+    Kind("not tried: takes minutes; make release-check runs it", r"ansible-test ", None),
     Kind("not tried: installs Debian packages; tools/setup.sh does it in CI", r"apt-get ", None),
     Kind("not tried: asks Galaxy, or publishes to it", r"ansible-galaxy collection (install|publish) ", None),
     Kind("not tried: shows what is installed, which a checkout is not", r"ansible-galaxy collection list ", None),
