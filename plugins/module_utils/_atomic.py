@@ -34,6 +34,15 @@ class MissingFileError(RecoveryError):
     """The file is not there, which callers may treat as a finding instead of a failure."""
 
 
+class ChangedFileError(RecoveryError):
+    """The file is another one than when the reading of it began; a look that begins anew may succeed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} changed while it was read. Wait until nothing writes it any more, and run this again."
+        )
+
+
 def explain(action: str, path: str, exc: OSError) -> RecoveryError:
     """Turn an ``OSError`` into a sentence that names the file, the reason and the next step."""
     reason = exc.strerror or str(exc)

@@ -25,7 +25,12 @@ from ansible_collections.ringrift.recovery.plugins.module_utils import (
     _checkpoint_zip,
     _pickle,
 )
-from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import explain, open_regular, sha256_file
+from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
+    ChangedFileError,
+    explain,
+    open_regular,
+    sha256_file,
+)
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_content import (
     Content,
     File,
@@ -295,9 +300,7 @@ def _status(path: str) -> os.stat_result:
 
 def _check_unchanged(path: str, before: os.stat_result) -> None:
     if _identity(_status(path)) != _identity(before):
-        raise RecoveryError(
-            f"{path} changed while it was read. Wait until nothing writes it any more, and run this again."
-        )
+        raise ChangedFileError(path)
 
 
 def _report(

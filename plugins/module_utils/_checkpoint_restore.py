@@ -20,12 +20,16 @@ import os
 import re
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils import _atomic
-from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import MissingFileError, explain
+from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
+    ChangedFileError,
+    MissingFileError,
+    explain,
+)
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import (
     QUICK,
     SIDECAR_SUFFIX,
@@ -201,14 +205,17 @@ def restore(request: RestoreRequest, check_mode: bool = False, now: Optional[flo
     """
     moment = time.time() if now is None else now
     seen: Seen = {}
-    plan = _plan(request, seen, locked=check_mode)
     if check_mode:
+        plan = _plan(request, seen, locked=True)
         if plan.chosen is not None:
             _check_writable(request.path, plan.chosen)
         return _predict(request, plan, moment)
-    if plan.chosen is None:
-        _tidy(request.path)
-        return _predict(request, plan, moment)
+    # Another restore may put the file in place just now; under the lock nothing of ours moves.
+    with suppress(ChangedFileError):
+        plan = _plan(request, seen)
+        if plan.chosen is None:
+            _tidy(request.path)
+            return _predict(request, plan, moment)
     with locked(request.path, request.lock_timeout):
         plan = _plan(request, seen, locked=True)
         if plan.chosen is None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import sha256_file
+from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import ChangedFileError, sha256_file
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._float_scan import FloatCounts
@@ -504,6 +504,4 @@ def _check_unchanged(container: Container) -> None:
     except OSError:
         now = (0, 0, 0, 0)
     if now != container.identity:
-        raise RecoveryError(
-            f"{container.path} changed while it was read. Wait until nothing writes it any more, and run this again."
-        )
+        raise ChangedFileError(container.path)

@@ -39,6 +39,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import (
 )
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+from ansible_collections.ringrift.recovery.plugins.module_utils._games import count_games
 from ansible_collections.ringrift.recovery.plugins.module_utils._npz import MIN_SAMPLES, inspect
 from ansible_collections.ringrift.recovery.plugins.module_utils._npz_report import FULL, TrainingFile
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import as_dicts
@@ -207,6 +208,7 @@ def export(request: ExportRequest, dry_run: bool = False, grace: float = GRACE) 
         return Exported(False, False, reason, request.target, before, before, argv)
     _check_service(request)
     if dry_run:
+        _require_games(request)
         previous = None if before is None else f"{request.target}.previous"
         return Exported(True, False, reason, request.target, before, before, argv, previous=previous)
     with _alone(request) as waited:
@@ -250,6 +252,19 @@ def _check_service(request: ExportRequest) -> None:
     if not os.path.isdir(folder):
         raise MissingFileError(f"{folder} is not a directory. Check path and service_path, or create the directory.")
     require_space(request.target, 0, reserve=request.min_free)
+
+
+def _require_games(request: ExportRequest) -> None:
+    """Only the exporter itself could tell more; a dry run at least does not promise what cannot be."""
+    count = count_games(request.config, request.root)
+    # Which it was given by name need not be where the service looks.
+    named = any(_means(argument, "--db", 3) for argument in request.extra_args)
+    if count.games or count.uncounted or count.incomplete or named:
+        return
+    raise RecoveryError(
+        f"No database below {request.root} holds a finished game of {request.config.name}, so that an export would "
+        "write nothing. Play games first, or copy databases to data/games there."
+    )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import explain, open_regular
+from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import ChangedFileError, explain, open_regular
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import ERROR, WARNING, Problem
 
@@ -173,9 +173,7 @@ class Container:
         fd = open_regular(self.path)
         if _identity(os.fstat(fd)) != self.identity:
             os.close(fd)
-            raise RecoveryError(
-                f"{self.path} changed while it was read. Wait until nothing writes it any more, and run this again."
-            )
+            raise ChangedFileError(self.path)
         return fd
 
 

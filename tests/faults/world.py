@@ -66,13 +66,13 @@ def trained(before: World, after: World) -> bool:
     return bool(after.trainers) or any(logs)
 
 
-def lost(before: World, after: World, trained: bool) -> list[str]:
-    """Precious files whose bytes are nowhere on their node any more. ``trained``: a trainer has run meanwhile."""
+def lost(before: World, after: World, overwritten: bool) -> list[str]:
+    """Precious files whose bytes are nowhere on their node any more. ``overwritten``: a trainer has run."""
     found = []
     for node in before.nodes:
         kept = set(after.files(node).values())
         for path, mark in before.files(node).items():
-            if not matches(path, PRECIOUS) or (trained and matches(path, TRAINERS)):
+            if not matches(path, PRECIOUS) or (overwritten and matches(path, TRAINERS)):
                 continue
             if mark not in kept:
                 found.append(f"{node}: the bytes of {path} are lost")

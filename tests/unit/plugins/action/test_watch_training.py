@@ -141,7 +141,7 @@ def test_progress_is_shown_and_proven(service, watch, tmp_path):
 def test_lines_are_printed_for_people(service, watch):
     service.start()
     service.epoch(3)
-    printed = watch(timeout=1, callback="ansible.builtin.default")[1]
+    printed = watch(timeout=3, callback="ansible.builtin.default")[1]
     assert [line for line in printed.splitlines() if line.startswith("node  hex8_2p  epoch 3/50  loss 0.8123")]
     assert "\x1b" not in printed
 

@@ -20,7 +20,7 @@ import traceback
 import types
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _atomic
+from ansible_collections.ringrift.recovery.plugins.module_utils import _atomic, _checkpoint
 from ansible_collections.ringrift.recovery.plugins.module_utils import _checkpoint_restore as engine
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint import verify
 from ansible_collections.ringrift.recovery.plugins.module_utils._checkpoint_restore import (
@@ -636,6 +636,21 @@ class TestTwoAtOnce:
         assert verify(str(service.path)).valid
         assert len([name for name in names(service.path.parent) if name.endswith(".json")]) == 1
         assert not [name for name in names(service.path.parent) if name.startswith(".")]
+
+    def test_a_file_that_another_one_replaces_while_it_is_read_is_looked_at_again(self, service, monkeypatch):
+        flipped(service.epochs[4], "data/0")
+        look = _checkpoint._check_unchanged
+
+        def replaced_meanwhile(path, before):
+            monkeypatch.setattr(_checkpoint, "_check_unchanged", look)
+            shutil.copy(service.epochs[3], f"{service.path}.new")
+            os.replace(f"{service.path}.new", service.path)
+            look(path, before)
+
+        monkeypatch.setattr(_checkpoint, "_check_unchanged", replaced_meanwhile)
+        outcome = restore(request(service))
+        assert not outcome.restored
+        assert verify(str(service.path)).valid
 
     def test_one_that_is_putting_the_file_in_place_is_waited_for(self, service):
         """It has the file open for writing for a moment, and is no trainer that writes."""

@@ -31,6 +31,8 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._npz_export impo
     run_bounded,
 )
 
+from tests.unit.game_files import make
+
 HEX8 = parse_config("hex8_2p")
 PRELUDE = """
 import argparse, os, shutil, signal, subprocess, sys, time
@@ -70,6 +72,7 @@ class Service:
         self.folder.mkdir(parents=True)
         self.target = self.folder / "hex8_2p.npz"
         self.fresh = write(root / "fresh.npz", seed=2)
+        self.games = make(root / "data/games/hex8_2p.db")
 
     def exporter(self, body: str) -> None:
         (self.root / "scripts" / "export_replay_dataset.py").write_text(PRELUDE + textwrap.dedent(body))
@@ -551,6 +554,17 @@ class TestDryRun:
         assert (done.previous is None) is not present
         assert done.argv[done.argv.index("--output") + 1].endswith(".hex8_2p.npz.recovery-<pid>-<random>/hex8_2p.npz")
         assert "scripts/export_replay_dataset.py --use-discovery" in done.diff()["after"]["exported by"]
+
+    def test_promises_nothing_where_there_is_no_game(self, service):
+        service.games.unlink()
+        before = service.tree()
+        with pytest.raises(RecoveryError, match="holds a finished game of hex8_2p.* Play games first"):
+            export(service.request(), dry_run=True)
+        assert service.tree() == before
+        # What cannot be counted may hold some, and so may what the exporter is given by name.
+        assert export(service.request(extra_args=("--db", "elsewhere.db")), dry_run=True).changed
+        service.games.write_bytes(b"no database")
+        assert export(service.request(), dry_run=True).changed
 
     def test_has_the_keys_of_a_real_run(self, service):
         predicted = export(service.request(), dry_run=True).as_dict()

@@ -16,6 +16,8 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ringrift.recovery.plugins.modules import npz_export
 
+from tests.unit.game_files import make
+
 EXPORTER = """
 import shutil, sys
 shutil.copy("fresh.npz", sys.argv[sys.argv.index("--output") + 1])
@@ -27,6 +29,7 @@ sys.exit(89)
 def service(tmp_path) -> pathlib.Path:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "data" / "training").mkdir(parents=True)
+    make(tmp_path / "data" / "games" / "hex8_2p.db")
     (tmp_path / "scripts" / "export_replay_dataset.py").write_text(EXPORTER)
     features = np.random.default_rng(1).integers(0, 2, (120, 4, 9, 9)).astype("<f4")
     np.savez_compressed(
