@@ -8,7 +8,7 @@
     .venv/bin/python benchmarks/recovery.py --repeat 1
 
 Each time the lab is new and lock, checkpoint and training file are broken. The script is the runbook's procedure as far
-as it runs; what had to be repaired is said beside each command (docs/benchmarks.md names why). It verifies nothing, and
+as it runs; what had to be repaired is said beside each command (docs/recovery_time.md). It verifies nothing, and
 its proof is the first epoch in the log that was not there before. Needs root for the lab's netns driver.
 """
 

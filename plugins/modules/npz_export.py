@@ -88,6 +88,8 @@ attributes:
     support: full
     details:
       - Runs nothing; reads the file in place and says whether an export would be made, why, and with which command.
+      - Fails where an export would be made and no database of the service holds a finished game of the config. Whether
+        there are enough games of good quality is known to the exporter alone.
   diff_mode:
     support: full
 notes:
