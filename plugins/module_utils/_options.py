@@ -21,6 +21,8 @@ CHOICES: Dict[str, Tuple[str, ...]] = {
     "refresh": ("auto", "always", "never"),
     "fail_on": ("never", "critical", "warning"),
     "on_other_run": ("refuse", "wait"),
+    "prevent_timer_state": ("present", "absent"),
+    "prevent_timer_scope": ("user", "system"),
     **dict.fromkeys(("force", "wait", "follow", "automatic"), TRUTHS),
 }
 RANGES: Dict[str, Tuple[int, int]] = {
@@ -28,11 +30,17 @@ RANGES: Dict[str, Tuple[int, int]] = {
     "recovery_max_attempts": (1, 1000),
     "recovery_window": (1, 31536000),
     "confirm": (0, 99999),
+    "prevent_keep": (1, 999999),
 }
 SHAPES: Dict[str, Tuple[str, str]] = {
     "batch_size": (r"auto|[1-9][0-9]{0,7}", "a whole number of 1 or more, or auto"),
     "cause": (r"[a-z][a-z0-9_]{0,63}", "the name of a cause, as a diagnosis prints it"),
     "expect_holder": (NAME, "the token of a holder, as a diagnosis prints it"),
+    "prevent_disk_free": (r"[0-9]{1,12}([.][0-9]{1,3})? *[KMGT]?B?", "a number of bytes, for example 10 GB"),
+    "prevent_timer_calendar": (
+        r"[A-Za-z0-9*][A-Za-z0-9*:/.,~_+ -]{0,199}",
+        "as in OnCalendar= of systemd, for example hourly",
+    ),
     "run": (r"[\w~/.][\w~/.:@+=, -]{0,1023}", "the name of a run, or the path of its report"),
     "takeover": (NAME, "the name of a run, as a refusal prints it"),
     "train_on": (NAME, "the name of a node"),

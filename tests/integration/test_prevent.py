@@ -195,6 +195,7 @@ def test_what_cannot_be_meant_is_refused(lab, words):
         lab.fresh()
     play = lab.play("prevent", "-e", words)
     assert play.rc != 0
+    assert f"{words.split('=')[0]} is" in play.flat
     assert "Nothing was touched" in play.flat
     assert "Look whether a recovery" not in play.output
 

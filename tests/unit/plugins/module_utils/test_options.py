@@ -40,6 +40,9 @@ TAKEN = [
     ("epochs", "50"), ("epochs", 100000), ("recovery_max_attempts", "4"), ("confirm", "0"), ("confirm", 2),
     ("batch_size", "auto"), ("batch_size", "256"), ("batch_size", 256), ("cause", "lock_held"),
     ("run", "20260101T000000Z-0000"), ("run", "~/my reports/x.json"),
+    ("prevent_keep", "3"), ("prevent_disk_free", "10 GB"), ("prevent_disk_free", "1.5T"), ("prevent_disk_free", 5000),
+    ("prevent_timer_calendar", "*:0/15"), ("prevent_timer_calendar", "Mon..Fri *-*-* 08:00 Europe/Berlin"),
+    ("prevent_timer_state", "absent"), ("prevent_timer_scope", "system"),
     ("expect_holder", "vm:1993:0ef85993"), ("train_on", "nebius-h100-3"),
 ]  # fmt: skip
 
