@@ -55,7 +55,7 @@ def look(python: str, timeout: float, samples: int, interval: float, thresholds:
         "settle": SETTLE,
         "settle_interval": SETTLE_INTERVAL,
     }
-    answer = _nvidia_smi.run([python, "-c", SCRIPT, json.dumps(options)], timeout, inclusive=True)
+    answer = _nvidia_smi.run([python, "-c", SCRIPT, json.dumps(options)], timeout)
     raw = Raw(source=python, method=NVML, hung=answer.hung)
     if answer.survivor is not None:
         raw.survivors.append(answer.survivor)

@@ -9,7 +9,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils._nvidia_smi import Cell, Survivor
+from ansible_collections.ringrift.recovery.plugins.module_utils._command import Survivor
+from ansible_collections.ringrift.recovery.plugins.module_utils._nvidia_smi import Cell
 from ansible_collections.ringrift.recovery.plugins.module_utils._problem import Problem, as_dicts
 
 BUSY = "busy"

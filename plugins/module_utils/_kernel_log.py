@@ -16,16 +16,12 @@ import json
 import math
 import os
 import re
-import selectors
-import shutil
-import signal
-import subprocess
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Deque, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
 JOURNALD = "journald"
@@ -39,11 +35,8 @@ MAX_BYTES = 16 << 20
 MAX_RECORDS = 50_000
 MAX_TEXT = 2000
 MAX_REASON = 300
-# A login without a shell, as Ansible's, may have a shorter PATH than an operator.
-MORE_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 # What the first source may use of the time, so that one that hangs leaves some for the next.
 SHARE = 0.6
-SLICE = 0.05
 # The kernel writes its first line at 0.
 FIRST_LINE = 1.0
 
@@ -198,7 +191,7 @@ def _read_journald(since: Optional[float], timeout: float) -> _Read:
     ran = _run([*common, "-n", str(MAX_RECORDS), *window, "_TRANSPORT=kernel"], timeout * 0.8)
     if ran.reason is not None and not ran.output:
         return _Read(reason=ran.reason)
-    lines = ran.output.split(b"\n")
+    lines = ran.output.split("\n")
     if ran.truncated:
         lines = lines[:-1]
     this_boot = _read_boot_id()
@@ -208,7 +201,7 @@ def _read_journald(since: Optional[float], timeout: float) -> _Read:
     if since is not None:
         older = [*common, "-n", "1", f"--until=@{int(since)}", "_TRANSPORT=kernel"]
         answer = _run(older, max(0.1, end - time.monotonic()))
-        reaches = _journal_record(answer.output.split(b"\n")[0], this_boot) is not None
+        reaches = _journal_record(answer.output.split("\n")[0], this_boot) is not None
     if not records and not reaches:
         return _Read(reason=ran.reason or ran.hint or "the journal has no messages of the kernel")
     full = len(lines) > MAX_RECORDS
@@ -222,7 +215,7 @@ def _read_boot_id() -> str:
         return ""
 
 
-def _journal_record(line: bytes, this_boot: str) -> Optional[Record]:
+def _journal_record(line: str, this_boot: str) -> Optional[Record]:
     """One entry; None unless it is from the kernel itself."""
     entry = _load(line)
     if not isinstance(entry, dict) or entry.get("_TRANSPORT") != "kernel" or entry.get("SYSLOG_FACILITY") != "0":
@@ -248,15 +241,15 @@ def _micros(value: Any) -> Optional[float]:
 def _read_dmesg(since: Optional[float], timeout: float) -> _Read:
     end = time.monotonic() + timeout
     boot = boot_time()
-    ran = _run(["dmesg", "--json"], timeout * SHARE, keep_newest=True)
+    ran = _run(["dmesg", "--json"], timeout * SHARE, newest=True)
     if ran.reason is None:
-        records = [_dmesg_record(entry, boot) for entry in _json_objects(ran.output.decode("utf-8", "replace"))]
+        records = [_dmesg_record(entry, boot) for entry in _json_objects(ran.output)]
     elif ran.started and ran.code is not None:
         # Before util-linux 2.38 there is only text; -x names the facility.
-        ran = _run(["dmesg", "-x"], max(0.1, end - time.monotonic()), keep_newest=True)
+        ran = _run(["dmesg", "-x"], max(0.1, end - time.monotonic()), newest=True)
         if ran.reason is not None:
             return _Read(reason=ran.reason)
-        records = list(decoded_records(ran.output.decode("utf-8", "replace"), boot))
+        records = list(decoded_records(ran.output, boot))
     else:
         return _Read(reason=ran.reason)
     if not records:
@@ -374,9 +367,9 @@ def kmsg_record(line: bytes, boot: float) -> Optional[Record]:
     return _made_record(words, int(fields[2]) / 1e6, boot)
 
 
-def _load(line: bytes) -> Any:
+def _load(line: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8", "replace")) if line.startswith(b"{") else None
+        return json.loads(line) if line.startswith("{") else None
     except (ValueError, RecursionError):
         return None
 
@@ -396,7 +389,7 @@ def _why(path: str, exc: OSError) -> str:
 class _Ran:
     """What a program wrote. ``reason`` is why that is not usable; ``code`` is None when it had to be killed."""
 
-    output: bytes
+    output: str
     code: Optional[int]
     reason: Optional[str]
     hint: Optional[str] = None
@@ -404,85 +397,22 @@ class _Ran:
     started: bool = True
 
 
-def _run(argv: Sequence[str], timeout: float, keep_newest: bool = False) -> _Ran:
-    """Run a program for at most ``timeout`` seconds; then its session is killed, and it is not waited for.
-
-    :param keep_newest: of too much output keep the end, not the beginning
-    """
-    search = os.pathsep.join([os.environ.get("PATH", ""), *MORE_PATH])
-    path = shutil.which(argv[0], path=search)
+def _run(argv: Sequence[str], timeout: float, newest: bool = False) -> _Ran:
+    """A program of the node and why it failed, in words; ``newest`` keeps the end of too much output."""
+    path = _command.find(argv[0])
     if path is None:
-        return _Ran(b"", None, f"{argv[0]} is not installed", started=False)
+        return _Ran("", None, f"{argv[0]} is not installed", started=False)
+    environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
     try:
-        process = subprocess.Popen(
-            [path, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
-        )
-    except OSError as exc:
-        return _Ran(b"", None, f"{path}: {exc.strerror or exc}", started=False)
-    try:
-        output, errors, cut, timed_out = _collect(process, time.monotonic() + timeout, keep_newest)
-    finally:
-        _end(process)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-    words = " ".join(errors.decode("utf-8", "replace").split())[:MAX_REASON] or None
-    code = process.returncode
+        answer = _command.run([path, *argv[1:]], timeout, environment=environment, most=MAX_BYTES, newest=newest)
+    except RecoveryError as exc:
+        return _Ran("", None, str(exc), started=False)
+    words = " ".join(answer.errors.split())[:MAX_REASON] or None
     reason = None
-    if timed_out:
-        reason, code = f"{argv[0]} gave no answer within {timeout:.1f} s", None
-    elif code != 0 and not cut:
+    if answer.hung:
+        reason = f"{argv[0]} gave no answer within {timeout:.1f} s"
+    elif answer.code != 0:
         refused = words is not None and ("ermission" in words or "not permitted" in words)
         why = "no permission (kernel.dmesg_restrict, or a group is missing): " if refused else ""
-        reason = f"{argv[0]} failed with exit code {code}: {why}{words or 'it wrote nothing'}"[:MAX_REASON]
-    return _Ran(output, code, reason, words, cut or timed_out)
-
-
-def _collect(process: subprocess.Popen[bytes], end: float, keep_newest: bool) -> Tuple[bytes, bytes, bool, bool]:
-    """What it writes until it ends, whether some was left out, and whether its time was over first."""
-    output, errors = bytearray(), bytearray()
-    cut = False
-    with selectors.DefaultSelector() as selector:
-        for stream in filter(None, (process.stdout, process.stderr)):
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ)
-        while True:
-            # Asked before the read, so that nothing which was written before the end is missed.
-            code = process.poll()
-            left = end - time.monotonic()
-            ready = selector.select(0 if code is not None else max(0.0, min(SLICE, left)))
-            for key, _events in ready:
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is process.stderr:
-                    errors.extend(chunk[: 4096 - len(errors)])
-                else:
-                    output.extend(chunk)
-            if len(output) > MAX_BYTES:
-                cut = True
-                if not keep_newest:
-                    return bytes(output[:MAX_BYTES]), bytes(errors), True, False
-                # In steps, since every one of them moves all of it.
-                if len(output) > 2 * MAX_BYTES:
-                    del output[:-MAX_BYTES]
-            if (code is not None and not ready) or left <= 0:
-                return bytes(output[-MAX_BYTES:]), bytes(errors), cut, code is None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill its session if it still runs, and grant it a moment to die."""
-    if process.poll() is not None:
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    end = time.monotonic() + 0.2
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
+        reason = f"{argv[0]} failed with exit code {answer.code}: {why}{words or 'it wrote nothing'}"[:MAX_REASON]
+    return _Ran(answer.output, answer.code, reason, words, answer.cut or answer.hung)

@@ -15,13 +15,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
-import signal
-import subprocess
-import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_api_script import SCRIPT
 from ansible_collections.ringrift.recovery.plugins.module_utils._lock_file import LockId, parse_lock_id
@@ -190,63 +187,23 @@ def _run(service: Service, *words: str) -> Dict[str, Any]:
     environment = service_environment(os.environ, {**extra, "PYTHONDONTWRITEBYTECODE": "1"})
     argv = [service.interpreter, "-c", SCRIPT, str(int(service.timeout) + 2), *words]
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=service.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        answer = _command.run(
+            argv, service.timeout, environment=environment, cwd=service.root, most=MAX_ANSWER, newest=True
         )
-    except OSError as exc:
-        raise ApiUnusable(
-            f"{service.interpreter} cannot be run ({exc.strerror or exc}); give the service's interpreter as python."
-        ) from exc
-    try:
-        output, timed_out = _read(process, time.monotonic() + service.timeout)
-    finally:
-        _end(process)
-    return _parse(output, timed_out, service)
+    except RecoveryError as exc:
+        raise ApiUnusable(f"{exc} Give the service's interpreter as python.") from exc
+    return _parse(answer, service)
 
 
-def _read(process: subprocess.Popen[bytes], deadline: float) -> Tuple[bytes, bool]:
-    """The end of what it prints, and whether it was still printing at the deadline."""
-    output = b""
-    handle = process.stdout.fileno() if process.stdout else -1
-    while True:
-        ready, _written, _failed = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return output, True
-        data = os.read(handle, 1 << 16)
-        output = (output + data)[-MAX_ANSWER:]
-        if not data:
-            return output, False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it started; a child that hangs in the kernel is left behind."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    if process.stdout:
-        process.stdout.close()
-    try:
-        process.wait(2)
-    except subprocess.TimeoutExpired:
-        pass
-
-
-def _parse(output: bytes, timed_out: bool, service: Service) -> Dict[str, Any]:
+def _parse(ran: _command.Answer, service: Service) -> Dict[str, Any]:
     """The answer is the last line: importing the service prints whatever it likes before it."""
-    lines: List[str] = output.decode("utf-8", "replace").strip().splitlines()
+    lines: List[str] = ran.output.strip().splitlines()
     try:
         answer = json.loads(lines[-1]) if lines else None
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or answer.get("ringrift_lock") != 1:
-        if timed_out:
+        if ran.hung:
             step = "raise api_timeout, or give backend=file or backend=redis"
             raise ApiUnusable(f"The service's lock API did not answer within {service.timeout:g} s; {step}.")
         step = f"run {service.interpreter} -c 'import app.coordination.distributed_lock' in {service.root}"

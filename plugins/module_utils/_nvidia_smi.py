@@ -1,35 +1,22 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask nvidia-smi, and never wait for it longer than a deadline.
+"""Ask nvidia-smi within a deadline for all its calls together, and read what it says.
 
-A driver that is stuck leaves nvidia-smi in the kernel, where even SIGKILL does not reach it. So it runs in a session of
-its own, is killed when its time is over, and is left behind when it does not die. What it writes is bounded, and is
-read as text only. This util is private to the collection.
+This util is private to the collection.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import selectors
-import shutil
-import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
-# A login without a shell, as Ansible's, may have a shorter PATH than an operator.
-MORE_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/bin")
-MAX_OUTPUT = 1 << 20
-MAX_MESSAGE = 300
-# Between two looks whether the tool has ended although something still holds its output open.
-SLICE = 0.05
-REAP = 0.2
 SEPARATOR = ", "
 
 # What a cell may read instead of a value. These are different things.
@@ -112,33 +99,8 @@ def read_cell(text: str) -> Cell:
 
 
 @dataclass(frozen=True)
-class Survivor:
-    """A process that SIGKILL did not end, because the kernel does not let go of it. ``wchan`` is where it waits."""
-
-    pid: int
-    state: Optional[str]
-    wchan: Optional[str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one call gave. ``code`` is None when it had to be killed; ``survivor`` is set when that did not help."""
-
-    code: Optional[int]
-    output: str
-    errors: str
-    seconds: float
-    survivor: Optional[Survivor] = None
-
-    @property
-    def hung(self) -> bool:
-        return self.code is None
-
-    @property
-    def message(self) -> str:
-        """The first line that it wrote, to quote."""
-        lines = [line.strip() for line in (self.output + "\n" + self.errors).splitlines() if line.strip()]
-        return lines[0][:MAX_MESSAGE] if lines else "it wrote nothing"
+class Answer(_command.Answer):
+    """What one call gave, with what its exit code and its words mean."""
 
     @property
     def problem(self) -> Optional[Tuple[str, str]]:
@@ -169,14 +131,24 @@ def find_tool(name: str) -> Optional[str]:
         if not os.path.exists(path):
             return None
     else:
-        search = os.pathsep.join([os.environ.get("PATH", ""), *MORE_PATH])
-        found = shutil.which(name, path=search)
+        found = _command.find(name)
         if found is None:
             return None
-        path = os.path.abspath(found)
+        path = found
     if not os.path.isfile(path) or not os.access(path, os.X_OK):
         raise RecoveryError(f"{path} is not a program that this user may run. Set nvidia_smi to the GPU tool.")
     return path
+
+
+def run(argv: Sequence[str], timeout: float) -> Answer:
+    """What a tool that asks the driver says within ``timeout`` seconds, of which what it takes to see it die is part.
+
+    :raises RecoveryError: it cannot be started
+    """
+    try:
+        return Answer(**vars(_command.run(argv, timeout, inclusive=True)))
+    except RecoveryError as exc:
+        raise RecoveryError(f"{exc} Set nvidia_smi to the GPU tool of the node.") from exc
 
 
 class NvidiaSmi:
@@ -196,7 +168,7 @@ class NvidiaSmi:
         return self.left > pause + calls * max(0.2, 2 * self.slowest)
 
     def call(self, *arguments: str) -> Answer:
-        answer = run([self.path, *arguments], self.left, inclusive=True)
+        answer = run([self.path, *arguments], self.left)
         self.slowest = max(self.slowest, answer.seconds)
         return answer
 
@@ -256,78 +228,3 @@ def unreachable(answer: Answer) -> List[Tuple[str, str]]:
     """Bus id and reason of each GPU that the driver has no handle for."""
     found = _NO_HANDLE.findall(answer.output + "\n" + answer.errors)
     return list(dict.fromkeys((bus.rstrip(":"), " ".join(reason.split())) for bus, reason in found))
-
-
-def run(argv: Sequence[str], timeout: float, inclusive: bool = False) -> Answer:
-    """Run a command for at most ``timeout`` seconds; then its session is killed, and it is not waited for."""
-    begun = time.monotonic()
-    # With ``inclusive``, what it takes to see it die is part of the deadline.
-    reap = min(REAP, timeout / 10) if inclusive else 0.0
-    end = begun + timeout - reap
-    survivor = None
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as exc:
-        raise RecoveryError(
-            f"{argv[0]} could not be started: {exc.strerror or exc}. Set nvidia_smi to the GPU tool of the node."
-        ) from exc
-    try:
-        texts, code = _read(process, end)
-        if code is None:
-            survivor = _kill(process, end + (reap or REAP))
-    except BaseException:
-        _kill(process, 0.0)
-        raise
-    finally:
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-    output, errors = (bytes(text).decode("utf-8", "replace") for text in texts)
-    return Answer(code, output, errors, time.monotonic() - begun, survivor)
-
-
-def _read(process: subprocess.Popen[bytes], end: float) -> Tuple[List[bytearray], Optional[int]]:
-    """What the process writes until it ends, and its exit code; None when it did not end in time."""
-    texts = [bytearray(), bytearray()]
-    with selectors.DefaultSelector() as selector:
-        for text, stream in zip(texts, filter(None, (process.stdout, process.stderr))):
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ, text)
-        while True:
-            # Asked before the read, so that nothing which was written before the end is missed.
-            code = process.poll()
-            left = end - time.monotonic()
-            ready = selector.select(0 if code is not None else max(0.0, min(SLICE, left)))
-            for key, _events in ready:
-                chunk = os.read(key.fd, 65536)
-                if chunk:
-                    key.data.extend(chunk[: MAX_OUTPUT - len(key.data)])
-                else:
-                    selector.unregister(key.fileobj)
-            if code is not None and not ready:
-                return texts, code
-            if left <= 0:
-                return texts, code
-
-
-def _kill(process: subprocess.Popen[bytes], end: float) -> Optional[Survivor]:
-    """Kill its session; the process, where it still stands at the end."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    # A moment is always granted: a process that does die takes some milliseconds.
-    end = max(end, time.monotonic() + 0.05)
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    if process.returncode is not None:
-        return None
-    stat = _proc.read_stat(process.pid)
-    return Survivor(process.pid, stat.state if stat else None, _proc.read_wchan(process.pid))

@@ -11,13 +11,12 @@ the collection.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _nvidia_smi, _proc
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command, _proc
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import (
     LAUNCHER,
@@ -103,9 +102,9 @@ def collect(
 
 def find_py_spy(process: TrainingProcess, folders: Sequence[str] = ()) -> Tuple[Optional[str], Optional[str]]:
     """A py-spy that this user may trust, and why one that was found is not used."""
-    found = shutil.which(PY_SPY, path=os.pathsep.join([os.environ.get("PATH", ""), *_nvidia_smi.MORE_PATH]))
+    found = _command.find(PY_SPY)
     if found:
-        return os.path.abspath(found), None
+        return found, None
     interpreter = process.cmdline[0] if process.cmdline else ""
     beside = [os.path.dirname(interpreter)] if os.path.isabs(interpreter) else []
     problem = None
@@ -139,7 +138,7 @@ def _dump(process: TrainingProcess, folders: Sequence[str], seconds: float) -> T
     text = ""
     if tool:
         try:
-            answer = _nvidia_smi.run([tool, "dump", "--nonblocking", "--pid", str(process.pid)], seconds)
+            answer = _command.run([tool, "dump", "--nonblocking", "--pid", str(process.pid)], seconds)
         except RecoveryError:
             problem = f"{tool} could not be started"
         else:
@@ -180,7 +179,7 @@ def _read_proc(pid: int) -> str:
 def _kernel_stack(pid: int) -> List[str]:
     """Where the first thread is in the kernel, for root; another process reads it, as that waits for an exec."""
     try:
-        answer = _nvidia_smi.run(["cat", f"/proc/{pid}/stack"], STACK_DEADLINE)
+        answer = _command.run(["cat", f"/proc/{pid}/stack"], STACK_DEADLINE)
     except RecoveryError:
         return []
     return ["kernel stack:", *answer.output.splitlines()[:MAX_THREADS]] if answer.output.strip() else []

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
-from ansible_collections.ringrift.recovery.plugins.module_utils import _cgroup, _nvidia_smi
+from ansible_collections.ringrift.recovery.plugins.module_utils import _cgroup, _command
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 
 TOOL = "systemctl"
@@ -101,10 +100,10 @@ def call(arguments: List[str], timeout: float) -> str:
 
     :raises RecoveryError: there is none, it failed, or it gave no answer in time
     """
-    tool = shutil.which(TOOL, path=os.pathsep.join([os.environ.get("PATH", ""), *_nvidia_smi.MORE_PATH]))
+    tool = _command.find(TOOL)
     if tool is None:
         raise RecoveryError(f"there is no {TOOL} on this node")
-    answer = _nvidia_smi.run([tool, *arguments], timeout)
+    answer = _command.run([tool, *arguments], timeout)
     if answer.hung:
         raise RecoveryError(f"{TOOL} {arguments[0]} gave no answer within {timeout:g} s")
     if answer.code != 0:

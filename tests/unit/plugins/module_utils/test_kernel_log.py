@@ -10,7 +10,7 @@ import os
 import time
 
 import pytest
-from ansible_collections.ringrift.recovery.plugins.module_utils import _kernel_log
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command, _kernel_log
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._kernel_log import kmsg_record, parse_since, read
 from hypothesis import given
@@ -25,7 +25,7 @@ def alone(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     # The stand-ins need a few tools of their own, by their full path.
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(_kernel_log, "MORE_PATH", ())
+    monkeypatch.setattr(_command, "MORE_PATH", ())
     monkeypatch.setattr(_kernel_log, "KMSG_PATH", str(tmp_path / "kmsg"))
     monkeypatch.setattr(_kernel_log, "_read_boot_id", lambda: THIS_BOOT)
 
@@ -268,10 +268,10 @@ def test_kmsg_never_raises(line):
     assert record is None or len(record.text) <= _kernel_log.MAX_TEXT
 
 
-@given(st.binary(max_size=300))
+@given(st.one_of(st.text(max_size=300), st.binary(max_size=300).map(lambda line: line.decode("utf-8", "replace"))))
 def test_a_journal_never_raises(line):
     _kernel_log._journal_record(line, "")
-    _kernel_log._journal_record(b'{"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": ' + line + b"}", "")
+    _kernel_log._journal_record('{"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": ' + line + "}", "")
 
 
 @given(st.text(max_size=300))

@@ -181,7 +181,7 @@ def test_when_systemd_does_not_stop_it_the_processes_are_signalled(tree, service
 def test_without_systemctl(tree, service, monkeypatch):
     started = tree.train()
     with service(started.pid):
-        monkeypatch.setattr(_systemd.shutil, "which", lambda *args, **more: None)
+        monkeypatch.setattr(_systemd._command, "find", lambda _name: None)
         result = stop_all(tree)
     assert result.units[0].problem == "there is no systemctl on this node"
     assert [one.signal for one in result.stopped] == ["SIGTERM"]

@@ -15,7 +15,7 @@ from typing import Any, Dict
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ringrift.recovery.plugins.module_utils import _kernel_events, _kernel_log
+from ansible_collections.ringrift.recovery.plugins.module_utils import _command, _kernel_events, _kernel_log
 from ansible_collections.ringrift.recovery.plugins.modules import kernel_events
 
 DOCUMENTED = yaml.safe_load(kernel_events.RETURN)
@@ -57,7 +57,7 @@ def dmesg(tmp_path, monkeypatch):
     """Only a stand-in dmesg is found, and says what it is given."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(_kernel_log, "MORE_PATH", ())
+    monkeypatch.setattr(_command, "MORE_PATH", ())
     monkeypatch.setattr(_kernel_log, "KMSG_PATH", str(tmp_path / "kmsg"))
 
     def say(*lines: str, first: float = 0.0) -> None:
