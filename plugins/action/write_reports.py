@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -14,8 +16,13 @@ ARGUMENT_SPEC = {
     "folder": {"type": "str", "required": True},
     "files": {"type": "dict", "required": True},
     "mode": {"type": "str", "default": "0640"},
+    "keep_days": {"type": "int", "default": 0},
 }
 FOLDER_MODE = 0o750
+DAY = 86400
+# How a name begins that has the time of the run in it, in UTC.
+STAMP = re.compile(r"\A[0-9]{8}T[0-9]{6}Z(?=-)")
+STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 class ActionModule(ActionBase):
@@ -30,7 +37,7 @@ class ActionModule(ActionBase):
         _validation, params = self.validate_argument_spec(ARGUMENT_SPEC)
         folder = os.path.abspath(os.path.expanduser(params["folder"]))
         # Reports are what a run leaves, and no state that it changes.
-        result.update(changed=False, paths=[])
+        result.update(changed=False, paths=[], removed=[])
         try:
             mode = int(params["mode"], 8)
         except ValueError:
@@ -38,6 +45,11 @@ class ActionModule(ActionBase):
         if not 0 <= mode <= 0o777:
             result.update(
                 failed=True, msg=f"mode is {params['mode']!r}. It is octal and in quotes, for example '0640'."
+            )
+            return result
+        if params["keep_days"] < 0:
+            result.update(
+                failed=True, msg=f"keep_days is {params['keep_days']}. It is a number of days, or 0 for ever."
             )
             return result
         for name, content in params["files"].items():
@@ -57,7 +69,31 @@ class ActionModule(ActionBase):
         except OSError as exc:
             words = f"Could not write reports to {folder}: {exc.strerror or exc}. Choose another folder, or make room."
             result.update(failed=True, msg=words)
+            return result
+        if params["keep_days"]:
+            before = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - params["keep_days"] * DAY))
+            for path in _outdated(folder, list(params["files"]), before):
+                try:
+                    os.unlink(path)
+                    result["removed"].append(path)
+                except FileNotFoundError:
+                    pass
+                except OSError as exc:
+                    self._display.warning(f"An outdated report could not be removed: {path}: {exc.strerror or exc}.")
         return result
+
+
+def _outdated(folder: str, names: list[str], before: str) -> list[str]:
+    """The files whose names are these but for a time that is before another one. Nothing else in the folder is ours."""
+    kinds = {STAMP.sub("", name) for name in names if STAMP.match(name)}
+    return sorted(
+        entry.path
+        for entry in os.scandir(folder)
+        if STAMP.match(entry.name)
+        and STAMP.sub("", entry.name) in kinds
+        and STAMP.match(entry.name)[0] < before
+        and entry.is_file(follow_symlinks=False)
+    )
 
 
 def _write(path: str, content: str, mode: int) -> None:

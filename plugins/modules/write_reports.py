@@ -30,6 +30,14 @@ options:
       - The mode of the files, octal and in quotes.
     type: str
     default: "0640"
+  keep_days:
+    description:
+      - After this many days a report is removed, by the time in its name. Only those are whose names differ from the
+        ones in O(files) in nothing but the time with which they begin, as in
+        C(20261128T064142Z-hex8_2p-evidence.json).
+      - One that cannot be removed is a warning. V(0) keeps them for ever.
+    type: int
+    default: 0
 extends_documentation_fragment:
   - ringrift.recovery._attributes
   - ringrift.recovery._attributes.info
@@ -51,4 +59,10 @@ paths:
   elements: str
   returned: always
   sample: [/home/operator/reports/diagnosis.json]
+removed:
+  description: The files that were older than O(keep_days). None in check mode.
+  type: list
+  elements: str
+  returned: always
+  sample: [/home/operator/reports/20260828T064142Z-hex8_2p-evidence.json]
 """

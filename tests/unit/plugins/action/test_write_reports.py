@@ -44,6 +44,7 @@ def test_check_mode_writes_nothing_and_says_where(tmp_path):
         ({"files": {"../a": "1"}}, "no plain file name"),
         ({"files": {"a": {"b": 1}}}, "is no text"),
         ({"files": {"a": "1"}, "mode": "rw"}, "mode is"),
+        ({"files": {"a": "1"}, "keep_days": -1}, "keep_days is -1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, options, words):
@@ -58,3 +59,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     rc, said = write(folder=str(tmp_path / "file"), files={"a": "1"})
     assert rc != 0
     assert f"Could not write reports to {tmp_path / 'file'}" in said
+
+
+OLD, NEW, NOW = "20240101T000000Z", "20990101T000000Z", "20981231T235959Z"
+
+
+def test_what_is_outdated_is_removed_and_nothing_else(tmp_path):
+    outdated = {f"{OLD}-hex8_2p-evidence.json", f"{OLD}-hex8_2p-diagnosis.json"}
+    kept = {
+        f"{NEW}-hex8_2p-evidence.json",
+        f"{OLD}-hex8_3p-evidence.json",
+        f"{OLD}-hex8_2p.json",
+        f"{OLD}-hex8_2p-evidence.json.bak",
+        "hex8_2p-evidence.json",
+        "20249901Z-hex8_2p-evidence.json",
+    }
+    for name in (*outdated, *kept):
+        (tmp_path / name).write_text("x")
+    (tmp_path / f"{OLD}-hex8_2p-diagnosis.html").mkdir()
+    written = {f"{NOW}-hex8_2p-{kind}": "1" for kind in ("evidence.json", "diagnosis.json", "diagnosis.html")}
+    rc, _said = write("--check", folder=str(tmp_path), files=written, keep_days=90)
+    assert (rc, len(list(tmp_path.iterdir()))) == (0, 9)
+    rc, _said = write(folder=str(tmp_path), files=written)
+    assert (rc, len(list(tmp_path.iterdir()))) == (0, 12)
+    rc, said = write(folder=str(tmp_path), files=written, keep_days=90)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, *written, f"{OLD}-hex8_2p-diagnosis.html"}
+    assert (rc, all(str(tmp_path / name) in said for name in outdated)) == (0, True)
+    assert "CHANGED" not in said
+
+
+def test_a_name_without_a_time_has_no_outdated_ones(tmp_path):
+    (tmp_path / f"{OLD}-plan.json").write_text("x")
+    assert write(folder=str(tmp_path), files={"plan.json": "1"}, keep_days=1)[0] == 0
+    assert (tmp_path / f"{OLD}-plan.json").exists()
