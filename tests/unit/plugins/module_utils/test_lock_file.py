@@ -98,7 +98,8 @@ class Holder:
 
     def __init__(self, pid: int, line: socket.socket, lifetime: int) -> None:
         self.pid = pid
-        self.children: List[int] = []
+        # By number, with the start that tells one from a later process of its number.
+        self.children: Dict[int, Optional[int]] = {}
         self.line = line
         self.line.settimeout(10)
         self.token = self.tell(str(lifetime))
@@ -112,12 +113,18 @@ class Holder:
         return self.line.recv(200).decode().strip()
 
     def fork(self) -> int:
-        self.children.append(int(self.tell("fork")))
-        return self.children[-1]
+        child = int(self.tell("fork"))
+        self.children[child] = start_of(child)
+        return child
 
     def kill(self) -> None:
         end(self.pid)
         self.line.close()
+
+
+def start_of(pid: int) -> Optional[int]:
+    process = read_stat(pid)
+    return process.start_ticks if process else None
 
 
 def end(pid: int) -> None:
@@ -158,8 +165,10 @@ class Nursery:
 
     def close(self) -> None:
         for holder in self.holders:
-            for child in holder.children:
-                end(child)
+            for child, start in holder.children.items():
+                # In a long test numbers come again.
+                if start is not None and start_of(child) == start:
+                    end(child)
             holder.kill()
         self.listener.close()
         self.process.kill()
@@ -616,7 +625,7 @@ def test_no_lock_of_a_live_process_is_ever_released(path, nursery, tmp_path):
             assert holder.tell("release") == "released"
             orphans, holder = [], None
         elif action == "kill":
-            orphans, holder = holder.children, None
+            orphans, holder = list(holder.children), None
             end(kept[0])
         else:
             end(orphans.pop(rng.randrange(len(orphans))))
