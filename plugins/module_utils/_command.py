@@ -95,7 +95,7 @@ def run(
     end = begun + timeout - reap
     survivor = None
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
             cwd=cwd,
             stdin=subprocess.DEVNULL,

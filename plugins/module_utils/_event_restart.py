@@ -502,7 +502,7 @@ def _run(request: RestartRequest, arguments: List[str], seconds: float) -> Tuple
     environment = service_environment(os.environ, {"PYTHONDONTWRITEBYTECODE": "1"})
     with tempfile.TemporaryFile() as output:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 [request.interpreter, *arguments],
                 cwd=request.root,
                 env=environment,

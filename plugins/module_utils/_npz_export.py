@@ -465,7 +465,7 @@ def run_bounded(argv: List[str], cwd: str, timeout: float, grace: float = GRACE)
     begun = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8"}
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             argv,
             cwd=cwd,
             env=environment,

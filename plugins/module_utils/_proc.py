@@ -251,7 +251,7 @@ def _read_by_helpers(pids: List[int], seconds: float) -> Dict[int, bytes]:
     helpers: Dict[int, Tuple[int, subprocess.Popen[bytes], IO[bytes]]] = {}
     for pid in pids:
         try:
-            helper = subprocess.Popen(
+            helper = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 ["cat", f"/proc/{pid}/cmdline"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

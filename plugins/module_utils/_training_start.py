@@ -329,7 +329,7 @@ def _refuse(request: StartRequest) -> None:
 def _spawn(request: StartRequest, argv: List[str], environment: Mapping[str, str], log: str) -> Tuple[int, int]:
     """Start the keeper, and the trainer with it; their process numbers, the trainer's first."""
     job = {"argv": argv, "cwd": request.path(""), "env": dict(environment), "log": log, "exit": f"{log}.exit"}
-    keeper = subprocess.Popen(
+    keeper = subprocess.Popen(  # pylint: disable=ansible-bad-function
         [keeper_interpreter(), "-I", "-S", "-c", KEEPER],
         cwd="/",
         stdin=subprocess.PIPE,
