@@ -21,7 +21,7 @@ ARGUMENT_SPEC = {
 FOLDER_MODE = 0o750
 DAY = 86400
 # How a name begins that has the time of the run in it, in UTC.
-STAMP = re.compile(r"\A[0-9]{8}T[0-9]{6}Z(?=-)")
+STAMPED = re.compile(r"\A(?P<time>[0-9]{8}T[0-9]{6}Z)(?P<kind>-.+)\Z")
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
@@ -60,6 +60,14 @@ class ActionModule(ActionBase):
                 result.update(failed=True, msg=f"The content of {name} is no text. Nothing was written.")
                 return result
         result["paths"] = [os.path.join(folder, name) for name in params["files"]]
+        if params["keep_days"]:
+            before = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - params["keep_days"] * DAY))
+            try:
+                result["removed"] = _outdated(folder, list(params["files"]), before)
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                self._display.warning(f"Outdated reports stay, as {folder} cannot be listed: {exc.strerror or exc}.")
         if self._task.check_mode:
             return result
         try:
@@ -68,31 +76,29 @@ class ActionModule(ActionBase):
                 _write(path, content, mode)
         except OSError as exc:
             words = f"Could not write reports to {folder}: {exc.strerror or exc}. Choose another folder, or make room."
-            result.update(failed=True, msg=words)
+            result.update(failed=True, msg=words, removed=[])
             return result
-        if params["keep_days"]:
-            before = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - params["keep_days"] * DAY))
-            for path in _outdated(folder, list(params["files"]), before):
-                try:
-                    os.unlink(path)
-                    result["removed"].append(path)
-                except FileNotFoundError:
-                    pass
-                except OSError as exc:
-                    self._display.warning(f"An outdated report could not be removed: {path}: {exc.strerror or exc}.")
+        result["removed"] = [path for path in result["removed"] if self._remove(path)]
         return result
+
+    def _remove(self, path: str) -> bool:
+        try:
+            os.unlink(path)
+        except OSError as exc:
+            self._display.warning(f"An outdated report stays, remove it by hand: {path}: {exc.strerror or exc}.")
+            return False
+        return True
 
 
 def _outdated(folder: str, names: list[str], before: str) -> list[str]:
     """The files whose names are these but for a time that is before another one. Nothing else in the folder is ours."""
-    kinds = {STAMP.sub("", name) for name in names if STAMP.match(name)}
+    kinds = {match["kind"] for match in map(STAMPED.match, names) if match}
+    with os.scandir(folder) as entries:
+        found = [(entry, match) for entry in entries if (match := STAMPED.match(entry.name))]
     return sorted(
         entry.path
-        for entry in os.scandir(folder)
-        if STAMP.match(entry.name)
-        and STAMP.sub("", entry.name) in kinds
-        and STAMP.match(entry.name)[0] < before
-        and entry.is_file(follow_symlinks=False)
+        for entry, match in found
+        if match["kind"] in kinds and match["time"] < before and entry.is_file(follow_symlinks=False)
     )
 
 

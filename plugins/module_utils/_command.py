@@ -4,8 +4,8 @@
 """Run a program of the node, and never wait for it longer than a deadline.
 
 A program that is stuck in the kernel, as nvidia-smi is with a stuck driver, is not reached even by SIGKILL. So it runs
-in a session of its own, is killed when its time is over, and is left behind when it does not die. What it writes has a
-bound, and is read as text only. This util is private to the collection.
+in a session of its own, is killed when its time is over, and is left behind when it does not die. What else is in the
+session ends with it. What it writes has a bound, and is read as text only. This util is private to the collection.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ def run(
     begun = time.monotonic()
     reap = min(REAP, timeout / 10) if inclusive else 0.0
     end = begun + timeout - reap
-    survivor = None
     try:
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
@@ -107,35 +106,30 @@ def run(
     except OSError as exc:
         raise RecoveryError(f"{argv[0]} could not be started: {exc.strerror or exc}.") from exc
     try:
-        texts, code, cut = _read(process, end, most, newest)
-        if code is None:
-            survivor = _kill(process, end + (reap or REAP))
-    except BaseException:
-        _kill(process, 0.0)
-        raise
+        texts, ended = _read(process, end, most, newest)
     finally:
+        survivor = _end(process, end + (reap or REAP))
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-    output, errors = (bytes(text).decode("utf-8", "replace") for text in texts)
+    cut = len(texts[0]) > most
+    output, errors = (bytes(text[-most:] if newest else text[:most]).decode("utf-8", "replace") for text in texts)
+    code = process.returncode if ended else None
     return Answer(code, output, errors, time.monotonic() - begun, survivor, cut)
 
 
-def _read(
-    process: subprocess.Popen[bytes], end: float, most: int, newest: bool
-) -> Tuple[List[bytearray], Optional[int], bool]:
-    """What it writes until it ends, its exit code, None when it did not end in time, and whether some was left out."""
+def _read(process: subprocess.Popen[bytes], end: float, most: int, newest: bool) -> Tuple[List[bytearray], bool]:
+    """What it writes until it ends, at least a byte more than is kept where there is more, and whether it has ended."""
     texts = [bytearray(), bytearray()]
-    cut = False
     with selectors.DefaultSelector() as selector:
         for text, stream in zip(texts, filter(None, (process.stdout, process.stderr))):
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, text)
         while True:
             # Asked before the read, so that nothing which was written before the end is missed.
-            code = process.poll()
+            ended = _has_ended(process)
             left = end - time.monotonic()
-            ready = selector.select(0 if code is not None else max(0.0, min(SLICE, left)))
+            ready = selector.select(0 if ended else max(0.0, min(SLICE, left)))
             for key, _events in ready:
                 chunk = os.read(key.fd, 65536)
                 if not chunk:
@@ -146,17 +140,21 @@ def _read(
                 # In steps, since every one of them moves all of it.
                 if newest and len(text) > 2 * most:
                     del text[: -most - 1]
-            if (code is not None and not ready) or left <= 0:
-                break
-    cut = len(texts[0]) > most
-    for text in texts:
-        if len(text) > most:
-            del text[slice(0, len(text) - most) if newest else slice(most, None)]
-    return texts, code, cut
+            if (ended and not ready) or left <= 0:
+                return texts, ended
 
 
-def _kill(process: subprocess.Popen[bytes], end: float) -> Optional[Survivor]:
-    """Kill its session; the process, where it still stands at the end."""
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Asked without reaping it, so that its number, which is that of its session too, is not given to another yet."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        # Whoever ignores SIGCHLD has no zombies.
+        return True
+
+
+def _end(process: subprocess.Popen[bytes], end: float) -> Optional[Survivor]:
+    """Kill what is left of its session; the process, where it still stands at the end."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

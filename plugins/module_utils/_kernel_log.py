@@ -187,8 +187,8 @@ def _read_journald(since: Optional[float], timeout: float) -> _Read:
     end = time.monotonic() + timeout
     window = ["-b"] if since is None else [f"--since=@{int(since)}"]
     # The newest first, so that whatever limit is reached leaves out the oldest.
-    common = ["journalctl", "-q", "-o", "json", "--no-pager", "-r", f"--output-fields={_FIELDS}"]
-    ran = _run([*common, "-n", str(MAX_RECORDS), *window, "_TRANSPORT=kernel"], timeout * 0.8)
+    common = ["-q", "-o", "json", "--no-pager", "-r", f"--output-fields={_FIELDS}"]
+    ran = _run("journalctl", [*common, "-n", str(MAX_RECORDS), *window, "_TRANSPORT=kernel"], timeout * 0.8)
     if ran.reason is not None and not ran.output:
         return _Read(reason=ran.reason)
     lines = ran.output.split("\n")
@@ -200,7 +200,7 @@ def _read_journald(since: Optional[float], timeout: float) -> _Read:
     reaches: Optional[bool] = None
     if since is not None:
         older = [*common, "-n", "1", f"--until=@{int(since)}", "_TRANSPORT=kernel"]
-        answer = _run(older, max(0.1, end - time.monotonic()))
+        answer = _run("journalctl", older, max(0.1, end - time.monotonic()))
         reaches = _journal_record(answer.output.split("\n")[0], this_boot) is not None
     if not records and not reaches:
         return _Read(reason=ran.reason or ran.hint or "the journal has no messages of the kernel")
@@ -241,12 +241,12 @@ def _micros(value: Any) -> Optional[float]:
 def _read_dmesg(since: Optional[float], timeout: float) -> _Read:
     end = time.monotonic() + timeout
     boot = boot_time()
-    ran = _run(["dmesg", "--json"], timeout * SHARE, newest=True)
+    ran = _run("dmesg", ["--json"], timeout * SHARE, newest=True)
     if ran.reason is None:
         records = [_dmesg_record(entry, boot) for entry in _json_objects(ran.output)]
-    elif ran.started and ran.code is not None:
+    elif ran.ended:
         # Before util-linux 2.38 there is only text; -x names the facility.
-        ran = _run(["dmesg", "-x"], max(0.1, end - time.monotonic()), newest=True)
+        ran = _run("dmesg", ["-x"], max(0.1, end - time.monotonic()), newest=True)
         if ran.reason is not None:
             return _Read(reason=ran.reason)
         records = list(decoded_records(ran.output, boot))
@@ -387,32 +387,31 @@ def _why(path: str, exc: OSError) -> str:
 
 @dataclass(frozen=True)
 class _Ran:
-    """What a program wrote. ``reason`` is why that is not usable; ``code`` is None when it had to be killed."""
+    """What a program wrote. ``reason`` is why that is not usable; ``ended`` is False when it was killed or none."""
 
     output: str
-    code: Optional[int]
+    ended: bool
     reason: Optional[str]
     hint: Optional[str] = None
     truncated: bool = False
-    started: bool = True
 
 
-def _run(argv: Sequence[str], timeout: float, newest: bool = False) -> _Ran:
+def _run(name: str, arguments: Sequence[str], timeout: float, newest: bool = False) -> _Ran:
     """A program of the node and why it failed, in words; ``newest`` keeps the end of too much output."""
-    path = _command.find(argv[0])
+    path = _command.find(name)
     if path is None:
-        return _Ran("", None, f"{argv[0]} is not installed", started=False)
+        return _Ran("", False, f"{name} is not installed")
     environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
     try:
-        answer = _command.run([path, *argv[1:]], timeout, environment=environment, most=MAX_BYTES, newest=newest)
+        answer = _command.run([path, *arguments], timeout, environment=environment, most=MAX_BYTES, newest=newest)
     except RecoveryError as exc:
-        return _Ran("", None, str(exc), started=False)
+        return _Ran("", False, str(exc))
     words = " ".join(answer.errors.split())[:MAX_REASON] or None
     reason = None
     if answer.hung:
-        reason = f"{argv[0]} gave no answer within {timeout:.1f} s"
+        reason = f"{name} gave no answer within {timeout:.1f} s"
     elif answer.code != 0:
         refused = words is not None and ("ermission" in words or "not permitted" in words)
         why = "no permission (kernel.dmesg_restrict, or a group is missing): " if refused else ""
-        reason = f"{argv[0]} failed with exit code {answer.code}: {why}{words or 'it wrote nothing'}"[:MAX_REASON]
-    return _Ran(answer.output, answer.code, reason, words, answer.cut or answer.hung)
+        reason = f"{name} failed with exit code {answer.code}: {why}{words or 'it wrote nothing'}"[:MAX_REASON]
+    return _Ran(answer.output, not answer.hung, reason, words, answer.cut or answer.hung)

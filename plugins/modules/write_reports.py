@@ -60,7 +60,7 @@ paths:
   returned: always
   sample: [/home/operator/reports/diagnosis.json]
 removed:
-  description: The files that were older than O(keep_days). None in check mode.
+  description: The files that were older than O(keep_days), or in check mode would be removed.
   type: list
   elements: str
   returned: always

@@ -257,8 +257,12 @@ def test_the_timer_is_installed_once_and_removed_once(timer):
 
 
 def test_the_units_run_the_diagnosis_with_this_inventory(timer):
-    timer(prevent_timer_options={"exclude": "runpod-h100"}, ringrift_report_dir="/srv/reports")
+    empty = dict.fromkeys(("prevent_timer_state", "prevent_timer_calendar", "prevent_timer_scope"), "")
+    timer(prevent_timer_options={"exclude": "runpod-h100"}, ringrift_report_dir="/srv/reports", **empty)
     service, units = f"ringrift-diagnose-{CONFIG}.service", timer.units
+    # What is left empty counts as not given.
+    assert "OnCalendar=*:0/15\n" in (units / f"ringrift-diagnose-{CONFIG}.timer").read_text()
+    assert "--user start" in (timer.state / "told").read_text()
     (line,) = [line for line in (units / service).read_text().splitlines() if line.startswith("ExecStart=")]
     words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.partition("=")[2])]
     assert words[0].endswith("/ansible-playbook")

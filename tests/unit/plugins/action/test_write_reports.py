@@ -78,8 +78,9 @@ def test_what_is_outdated_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / f"{OLD}-hex8_2p-diagnosis.html").mkdir()
     written = {f"{NOW}-hex8_2p-{kind}": "1" for kind in ("evidence.json", "diagnosis.json", "diagnosis.html")}
-    rc, _said = write("--check", folder=str(tmp_path), files=written, keep_days=90)
+    rc, said = write("--check", folder=str(tmp_path), files=written, keep_days=90)
     assert (rc, len(list(tmp_path.iterdir()))) == (0, 9)
+    assert all(str(tmp_path / name) in said for name in outdated)
     rc, _said = write(folder=str(tmp_path), files=written)
     assert (rc, len(list(tmp_path.iterdir()))) == (0, 12)
     rc, said = write(folder=str(tmp_path), files=written, keep_days=90)

@@ -70,6 +70,25 @@ def test_a_tool_that_cannot_be_killed_is_left_behind(tool, monkeypatch):
     os.killpg(group, signal.SIGKILL)
 
 
+def test_what_it_leaves_in_its_session_ends_with_it(tool):
+    path = tool(
+        """
+        import os, time
+        child = os.fork()
+        if not child:
+            os.closerange(0, 3)
+            time.sleep(60)
+        print(child)
+        """
+    )
+    answer = _command.run([path], 20)
+    assert answer.code == 0
+    deadline = time.monotonic() + 10
+    while runs(int(answer.output)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(int(answer.output))
+
+
 def test_who_inherits_the_output_is_not_waited_for(tool):
     path = tool(
         """
