@@ -61,7 +61,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert f"Could not write reports to {tmp_path / 'file'}" in said
 
 
-OLD, NEW, NOW = "20240101T000000Z", "20990101T000000Z", "20981231T235959Z"
+OLD = "20240101T000000Z"
+NEW = "20990101T000000Z"
+NOW = "20981231T235959Z"
 
 
 def test_what_is_outdated_is_removed_and_nothing_else(tmp_path):
