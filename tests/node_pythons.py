@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is sent to nodes, on every Python that a node may have.
 
-``python -m tests.node_pythons`` runs the tests of the engines on each Python of this machine, with the packages of
-requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
+``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
+packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
+``--quick`` leaves out the random damage and tries few of the examples that hypothesis makes, as `make test` does it.
 ``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
 nothing failed but a Python is missing here, and says which.
 """
@@ -12,6 +13,7 @@ nothing failed but a Python is missing here, and says which.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import pathlib
 import re
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -29,8 +31,10 @@ REQUIREMENTS = ROOT / "requirements/nodes.txt"
 # What `make test` has besides, for its oracles; a node has none of it.
 LEFT_OUT = {"ansible", "jsonschema", "numpy", "prometheus_client", "safetensors", "torch"}
 TESTS = "tests/unit/plugins/module_utils"
+ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
+QUICK = "NODE_PYTHONS_QUICK"
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -69,6 +73,11 @@ class Lacking:
 def pytest_configure() -> None:
     """This file is a plugin of pytest on the Pythons of nodes."""
     sys.meta_path.append(Lacking)
+    if os.environ.get(QUICK):
+        import hypothesis
+
+        hypothesis.settings.register_profile(QUICK, max_examples=5, deadline=None)
+        hypothesis.settings.load_profile(QUICK)
 
 
 def interpreters() -> Dict[str, str]:
@@ -108,9 +117,44 @@ def install() -> None:
         stamp.write_text(wanted)
 
 
-def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]:
+def engines(path: pathlib.Path) -> Set[str]:
+    """The engines that a file imports; what it only takes an ARGUMENT_SPEC of runs on the controller."""
+    found: Set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(ENGINES):
+            names = {alias.name for alias in node.names}
+            engine = node.module[len(ENGINES) + 1 :]
+            found |= names if not engine else {engine} if names != {"ARGUMENT_SPEC"} else set()
+    return found
+
+
+def sent() -> Set[str]:
+    """The engines that modules need on nodes."""
+    found: Set[str] = set()
+    new = set().union(*(engines(path) for path in (ROOT / "plugins/modules").glob("*.py")))
+    while new:
+        found |= new
+        new = set().union(*(engines(ROOT / f"plugins/module_utils/{name}.py") for name in new)) - found
+    return found
+
+
+def tests_of_what_is_sent() -> List[str]:
+    """The test files of those engines; one that is named after no engine is of those that it imports."""
+    there = {path.stem for path in (ROOT / "plugins/module_utils").glob("_*.py")}
+    wanted, found = sent(), []
+    for path in sorted((ROOT / TESTS).glob("test_*.py")):
+        named = path.stem[len("test") :]
+        if ({named} if named in there else engines(path)) & wanted:
+            found.append(str(path.relative_to(ROOT)))
+    return found
+
+
+def run_tests(python: str, files: List[str], quick: bool) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
     words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *files]
+    if quick:
+        environment[QUICK] = "1"
+        words += ["-m", "not soak", "--durations=25"]
     return subprocess.run(
         words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -120,11 +164,13 @@ def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]
 def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.node_pythons", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--imports", action="store_true", help="only load what is sent to nodes")
+    parser.add_argument("--quick", action="store_true", help="without random damage, and few examples")
     parser.add_argument("--python", action="append", choices=VERSIONS, help="only this version; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="Pythons at a time")
     parser.add_argument("files", nargs="*", help="only these test files")
     options = parser.parse_args(argv)
     found = interpreters()
+    files = options.files or tests_of_what_is_sent()
     if not options.imports:
         install()
     scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
@@ -136,7 +182,11 @@ def main(argv: Optional[List[str]] = None) -> int:
             return "missing", "it is not on this machine, so nothing is known about it"
         begin = time.monotonic()
         try:
-            done = load(python, scratch) if options.imports else run_tests(python, options.files or [TESTS])
+            done = (
+                load(python, scratch)
+                if options.imports
+                else run_tests(python, files, options.quick)
+            )
         except subprocess.TimeoutExpired as exc:
             return "failed", f"it was not done after {exc.timeout:g} s"
         said = (done.stdout + (done.stderr or "")).strip()

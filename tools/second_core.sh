@@ -20,7 +20,7 @@ venv=.venv-2.21
 stamp=$venv/.stamp-$(cksum <requirements/core-2.21.txt | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then
     "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements/core-2.21.txt
+    "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -r requirements/core-2.21.txt
     touch "$stamp"
 fi
 [ "${1:-}" != setup ] || exit 0
@@ -30,6 +30,6 @@ export ANSIBLE_COLLECTIONS_PATH
 PATH=$PWD/$venv/bin:$PATH
 export PATH
 # The engines know nothing of Ansible; what does is tested with it, torch being the oracle of the first leg only.
-"$venv/bin/python" -m pytest -q -p no:cacheprovider -m "not torch" -n 2 --dist loadfile --no-loadscope-reorder \
+"$venv/bin/python" -m pytest -q -p no:cacheprovider -m "not torch" -n 3 --dist loadfile --no-loadscope-reorder \
     tests/integration/test_full_recovery.py tests/unit/plugins/action tests/unit/plugins/filter \
     tests/unit/plugins/inventory tests/unit/plugins/modules

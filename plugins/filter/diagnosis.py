@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _report_html, _report_metrics, _report_table
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 SCHEMA = 1
 
@@ -32,6 +33,8 @@ def _mapping(value: Any, what: str, name: str) -> Optional[Mapping[str, Any]]:
 
 def diagnosis_table(value: Any, width: Any = None, colour: bool = False) -> List[str]:
     """Render a verdict for a terminal."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report_table
+
     verdict = _verdict(value, "diagnosis_table")
     try:
         columns = None if width is None else int(width)
@@ -44,11 +47,15 @@ def diagnosis_table(value: Any, width: Any = None, colour: bool = False) -> List
 
 def diagnosis_metrics(value: Any) -> str:
     """Render a verdict for Prometheus."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report_metrics
+
     return _report_metrics.diagnosis_metrics(_verdict(value, "diagnosis_metrics"))
 
 
 def diagnosis_html(value: Any, evidence: Any = None, run: Any = None) -> str:
     """Render a verdict as a page."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report_html
+
     name = "diagnosis_html"
     verdict = _verdict(value, name)
     return _report_html.diagnosis_html(verdict, _mapping(evidence, "evidence", name), _mapping(run, "run", name))

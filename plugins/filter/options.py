@@ -6,11 +6,14 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _options
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 
 def refused_options(values: Any) -> List[str]:
     """Say what is wrong with the options of a playbook."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _options
+
     if not isinstance(values, Mapping):
         raise AnsibleFilterError("ringrift.recovery.refused_options needs a dictionary of options by name.")
     return _options.refused_options(values)

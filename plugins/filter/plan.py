@@ -6,12 +6,15 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _plan
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 
 def recovery_plan(run: Any, evidence: Any, options: Any = None) -> Dict[str, Any]:
     """Make the plan of a dry run."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _plan
+
     return _plan.make_plan(
         _mapping(run, "the report of a run", "recovery_plan"),
         _mapping(evidence, "evidence", "recovery_plan"),
@@ -21,6 +24,8 @@ def recovery_plan(run: Any, evidence: Any, options: Any = None) -> Dict[str, Any
 
 def plan_differences(content: Any, evidence: Any, options: Any = None, path: str = "the file") -> List[str]:
     """Say in what the world is not as a saved plan has it."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _plan
+
     name = "plan_differences"
     try:
         plan = _plan.read_plan(content, path)

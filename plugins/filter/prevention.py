@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _prevention, _unit_file
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 
 def prevention(nodes: Any, coordinator: str = "", config: str = "", **about: Any) -> Dict[str, Any]:
     """Say of each point of the runbook's prevention how it stands."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _prevention
+
     if not isinstance(nodes, Mapping):
         raise AnsibleFilterError("ringrift.recovery.prevention needs a dictionary of node name to its variables.")
     return _prevention.prevention(nodes, coordinator, config, **about)
@@ -21,6 +24,8 @@ def prevention(nodes: Any, coordinator: str = "", config: str = "", **about: Any
 
 def prevention_lines(value: Any) -> List[str]:
     """Render what ``prevention`` returns."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _prevention
+
     if not isinstance(value, Mapping) or "findings" not in value:
         raise AnsibleFilterError("ringrift.recovery.prevention_lines needs what ringrift.recovery.prevention returns.")
     return _prevention.prevention_lines(value)
@@ -28,6 +33,8 @@ def prevention_lines(value: Any) -> List[str]:
 
 def systemd_words(words: Any, command: bool = True) -> str:
     """Quote words for a unit file of systemd."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _unit_file
+
     if not isinstance(words, (list, tuple)):
         raise AnsibleFilterError("ringrift.recovery.systemd_words needs a list of words.")
     try:

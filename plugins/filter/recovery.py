@@ -9,9 +9,10 @@ import json
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_memory_fit, _report, _verdict
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
 from ansible_collections.ringrift.recovery.plugins.module_utils._finding import CRITICAL, SEVERITIES, WARNING
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 # More of them are in the report; an artifact of a job is no place for thousands.
 MOST_FINDINGS = 50
@@ -21,6 +22,8 @@ FAIL_ON: Dict[str, Any] = {"never": (), "critical": (CRITICAL,), "warning": (CRI
 
 def verdict(evidence: Mapping[str, Any]) -> Dict[str, Any]:
     """Judge the evidence of a fleet."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _verdict
+
     if not isinstance(evidence, Mapping) or "config" not in evidence:
         raise AnsibleFilterError("ringrift.recovery.verdict needs a dictionary with config, hosts and coordinator.")
     try:
@@ -77,6 +80,8 @@ def fail_on(value: Mapping[str, Any], level: str = "critical") -> List[str]:
 
 def run_report(nodes: Mapping[str, Any], **about: Any) -> Dict[str, Any]:
     """Collect what a run did from the variables of its nodes."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report
+
     if not isinstance(nodes, Mapping):
         raise AnsibleFilterError("ringrift.recovery.run_report needs a dictionary of node name to its variables.")
     return _report.run_report(nodes, **about)
@@ -84,6 +89,8 @@ def run_report(nodes: Mapping[str, Any], **about: Any) -> Dict[str, Any]:
 
 def report_lines(value: Mapping[str, Any]) -> List[str]:
     """Render the report of a run."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _report
+
     if not isinstance(value, Mapping) or "nodes" not in value:
         raise AnsibleFilterError("ringrift.recovery.report_lines needs what ringrift.recovery.run_report returns.")
     return _report.report_lines(value)
@@ -93,16 +100,21 @@ def gpu_memory_fit(
     evidence: Mapping[str, Any],
     batch_size: Any = None,
     default: Any = 512,
-    floor: Any = _gpu_memory_fit.FLOOR,
+    floor: Any = None,
     auto_tunes: Optional[bool] = None,
     via: str = "direct",
 ) -> Dict[str, Any]:
     """Choose the batch size to restart with."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _gpu_memory_fit
+
     if not isinstance(evidence, Mapping):
         raise AnsibleFilterError("ringrift.recovery.gpu_memory_fit needs a dictionary with hosts, p2p and node.")
     try:
         facts = _gpu_memory_fit.facts_of(evidence)
-        return _gpu_memory_fit.fit(facts, batch_size, default, floor, auto_tunes, via).as_dict()
+        floor = _gpu_memory_fit.FLOOR if floor is None else floor
+        return _gpu_memory_fit.fit(
+            facts, batch_size, default, floor, auto_tunes, via
+        ).as_dict()
     except RecoveryError as exc:
         raise AnsibleFilterError(f"ringrift.recovery.gpu_memory_fit: {exc}") from exc
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ringrift.recovery.plugins.module_utils import _stall_watch
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
+
+# Engines are imported where they are called: a worker that needs one filter loads the files of all of them.
 
 
 def unlisted_causes(verdict: Any, listed: Any) -> List[str]:
     """Say what keeps a run without a person from recovering a training."""
+    from ansible_collections.ringrift.recovery.plugins.module_utils import _stall_watch
+
     if not isinstance(verdict, Mapping) or "findings" not in verdict:
         raise AnsibleFilterError("ringrift.recovery.unlisted_causes needs what ringrift.recovery.verdict returns.")
     try:

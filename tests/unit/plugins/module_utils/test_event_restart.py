@@ -360,6 +360,8 @@ if sys.argv[1] == "show":
 if sys.argv[1] == "restart":
     if "refuse" in known:
         sys.exit("Failed to restart: Access denied")
+    # No restart is done in less time than an answer takes.
+    time.sleep(0.3)
     open({here!r} + "/mended", "w").close()
     open({here!r} + "/started", "w").write(str(time.time()))
 """

@@ -68,6 +68,7 @@ def test_a_real_service_that_lost_its_handler_is_not(server, real):
     assert ask(server, (200, body)).verdict == "unwired"
 
 
+@pytest.mark.skipif("sys.version_info < (3, 9)", reason="the lab is for the Pythons of controllers")
 def test_the_stand_in_loses_its_subscribers_and_a_restart_brings_them_back(tmp_path):
     node = StandIn(tmp_path / "node", RINGRIFT_IS_COORDINATOR="true").ready()
     try:
