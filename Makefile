@@ -10,6 +10,7 @@ demo: ## break a training cluster in a box, diagnose it, recover it, prove it
 
 test: ## run every test
 	@tools/setup.sh test
+	@tools/setup.sh release
 	@tools/test.sh
 
 coverage: ## run the unit tests of the engines and say which branches none of them takes; fails below 95 %

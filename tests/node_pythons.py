@@ -182,11 +182,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             return "missing", "it is not on this machine, so nothing is known about it"
         begin = time.monotonic()
         try:
-            done = (
-                load(python, scratch)
-                if options.imports
-                else run_tests(python, files, options.quick)
-            )
+            done = load(python, scratch) if options.imports else run_tests(python, files, options.quick)
         except subprocess.TimeoutExpired as exc:
             return "failed", f"it was not done after {exc.timeout:g} s"
         said = (done.stdout + (done.stderr or "")).strip()

@@ -112,9 +112,7 @@ def gpu_memory_fit(
     try:
         facts = _gpu_memory_fit.facts_of(evidence)
         floor = _gpu_memory_fit.FLOOR if floor is None else floor
-        return _gpu_memory_fit.fit(
-            facts, batch_size, default, floor, auto_tunes, via
-        ).as_dict()
+        return _gpu_memory_fit.fit(facts, batch_size, default, floor, auto_tunes, via).as_dict()
     except RecoveryError as exc:
         raise AnsibleFilterError(f"ringrift.recovery.gpu_memory_fit: {exc}") from exc
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import tempfile
 
@@ -45,6 +46,10 @@ def test_nothing_is_lost_and_run_again_it_ends_well(stage, case):
     assert not outcome.wrong, outcome
 
 
+@pytest.mark.soak
+@pytest.mark.skipif(
+    "SOAK" not in os.environ, reason="test_journal.py kills one too; make faults"
+)
 def test_a_controller_that_dies_after_the_copy(stage):
     kills = Kills(stage)
     tasks = tasks_of_a_recovery(stage)
