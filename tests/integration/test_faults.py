@@ -47,9 +47,7 @@ def test_nothing_is_lost_and_run_again_it_ends_well(stage, case):
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(
-    "SOAK" not in os.environ, reason="test_journal.py kills one too; make faults"
-)
+@pytest.mark.skipif("SOAK" not in os.environ, reason="test_journal.py kills one too; make faults")
 def test_a_controller_that_dies_after_the_copy(stage):
     kills = Kills(stage)
     tasks = tasks_of_a_recovery(stage)

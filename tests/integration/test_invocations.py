@@ -140,9 +140,7 @@ def private_data_dir(folder: pathlib.Path, lab: Lab, answers: dict) -> pathlib.P
     return folder
 
 
-DRY = pytest.mark.skipif(
-    "SOAK" not in os.environ, reason="templates of steps are launched so; make soak"
-)
+DRY = pytest.mark.skipif("SOAK" not in os.environ, reason="templates of steps are launched so; make soak")
 
 
 @pytest.mark.parametrize("job_type", [pytest.param("check", marks=[pytest.mark.soak, DRY]), "run"])
