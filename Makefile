@@ -10,15 +10,11 @@ demo: ## break a training cluster in a box, diagnose it, recover it, prove it
 
 test: ## run every test
 	@tools/setup.sh test
-	@tools/setup.sh release
 	@tools/test.sh
 
 coverage: ## run the unit tests of the engines and say which branches none of them takes; fails below 95 %
 	@tools/setup.sh test
-	@rm -f .coverage .coverage.*
-	@PATH=$$PWD/.venv/bin:/usr/sbin:/sbin:$$PATH .venv/bin/coverage run -m pytest -q tests/unit/plugins/module_utils $(ARGS)
-	@.venv/bin/coverage combine -q
-	@.venv/bin/coverage report
+	@tools/coverage.sh $(ARGS)
 
 soak: ## run the random tests in full count; SOAK_SEED=… repeats a run
 	@tools/setup.sh test

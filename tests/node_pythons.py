@@ -5,7 +5,7 @@
 
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
-``--quick`` leaves out the random damage and tries few of the examples that hypothesis makes, as `make test` does it.
+``--quick`` leaves out the random damage and tries few of the examples that hypothesis makes, for a first look.
 ``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
 nothing failed but a Python is missing here, and says which.
 """

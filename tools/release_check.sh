@@ -1,7 +1,6 @@
 #!/bin/sh
 # Prove that the tarball of the commit that is checked out is one that others would install (docs/releasing.md); needs what
 # `tools/setup.sh test` and `tools/setup.sh release` install. Name checks to make only those.
-# With --checkout first it is the tarball of the checkout as it stands, which `make test` looks at.
 # It ends with 0 when all passed, 1 when one failed, 3 when none failed but something could not be looked at.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,11 +16,6 @@ LC_ALL=C.UTF-8
 ANSIBLE_NOCOLOR=1
 export PATH LC_ALL ANSIBLE_NOCOLOR
 could_not_look=3
-of=commit
-if [ "${1:-}" = --checkout ]; then
-    of=checkout
-    shift
-fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -29,12 +23,8 @@ mkdir -p "$logs"
 
 # The tarball, and what a user has after the installation.
 build() {
-    source=$root
-    if [ "$of" = commit ]; then
-        source=$scratch/commit
-        git -C "$root" archive --format=tar HEAD | { mkdir -p "$source" && tar -x -C "$source"; }
-    fi
-    ansible-galaxy collection build --output-path "$scratch" "$source"
+    git -C "$root" archive --format=tar HEAD | { mkdir -p "$scratch/commit" && tar -x -C "$scratch/commit"; }
+    ansible-galaxy collection build --output-path "$scratch" "$scratch/commit"
     ANSIBLE_COLLECTIONS_PATH=$scratch ansible-galaxy collection install --offline --no-deps -p "$scratch" "$scratch"/*.tar.gz
     tree=$scratch/ansible_collections/ringrift/recovery
     # ansible-test looks at what git knows.
@@ -84,9 +74,9 @@ check_importer() {
     ! grep -E '^(WARNING|ERROR|CRITICAL)' said
 }
 
-build >"$scratch/build.log" 2>&1 || {
-    cat "$scratch/build.log"
-    echo "release-check: there is no tarball, so nothing was checked. It needs git, and a checkout with a commit."
+build >"$logs/build.log" 2>&1 || {
+    cat "$logs/build.log"
+    echo "release-check: there is no tarball, so nothing was checked. It must be a git checkout with a commit."
     exit 1
 }
 check() {
