@@ -5,7 +5,6 @@
 
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
-``--quick`` leaves out the random damage and tries few of the examples that hypothesis makes, for a first look.
 ``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
 nothing failed but a Python is missing here, and says which.
 """
@@ -34,7 +33,6 @@ TESTS = "tests/unit/plugins/module_utils"
 ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
-QUICK = "NODE_PYTHONS_QUICK"
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -73,11 +71,6 @@ class Lacking:
 def pytest_configure() -> None:
     """This file is a plugin of pytest on the Pythons of nodes."""
     sys.meta_path.append(Lacking)
-    if os.environ.get(QUICK):
-        import hypothesis
-
-        hypothesis.settings.register_profile(QUICK, max_examples=5, deadline=None)
-        hypothesis.settings.load_profile(QUICK)
 
 
 def interpreters() -> Dict[str, str]:
@@ -149,12 +142,9 @@ def tests_of_what_is_sent() -> List[str]:
     return found
 
 
-def run_tests(python: str, files: List[str], quick: bool) -> subprocess.CompletedProcess[str]:
+def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
     words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *files]
-    if quick:
-        environment[QUICK] = "1"
-        words += ["-m", "not soak", "--durations=25"]
     return subprocess.run(
         words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -164,15 +154,14 @@ def run_tests(python: str, files: List[str], quick: bool) -> subprocess.Complete
 def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.node_pythons", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--imports", action="store_true", help="only load what is sent to nodes")
-    parser.add_argument("--quick", action="store_true", help="without random damage, and few examples")
     parser.add_argument("--python", action="append", choices=VERSIONS, help="only this version; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="Pythons at a time")
     parser.add_argument("files", nargs="*", help="only these test files")
     options = parser.parse_args(argv)
     found = interpreters()
-    files = options.files or tests_of_what_is_sent()
     if not options.imports:
         install()
+        files = options.files or tests_of_what_is_sent()
     scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
     scratch.mkdir()
 
@@ -182,7 +171,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             return "missing", "it is not on this machine, so nothing is known about it"
         begin = time.monotonic()
         try:
-            done = load(python, scratch) if options.imports else run_tests(python, files, options.quick)
+            done = load(python, scratch) if options.imports else run_tests(python, files)
         except subprocess.TimeoutExpired as exc:
             return "failed", f"it was not done after {exc.timeout:g} s"
         said = (done.stdout + (done.stderr or "")).strip()

@@ -67,22 +67,22 @@ install_packages() {
     fi
 }
 
-# The distribution's first, whose build is the fastest. What root can still install a venv module for is good enough.
+# The distribution's first, whose build is the fastest; one that lacks its venv module only where there is no other.
 find_python() {
-    for candidate in ${PYTHON:-} /usr/bin/python3 python3 python3.11 python3.12 python3.13 "$HOME"/.pyenv/versions/3.1[123]*/bin/python3; do
+    lacking=
+    for candidate in ${PYTHON:-/usr/bin/python3 python3 python3.11 python3.12 python3.13 "$HOME"/.pyenv/versions/3.1[123]*/bin/python3}; do
         "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue
-        if [ "$(id -u)" -eq 0 ] || [ "$candidate" = "${PYTHON:-}" ] || "$candidate" -c 'import ensurepip' 2>/dev/null; then
+        if "$candidate" -c 'import ensurepip' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
-        lacking=$candidate
+        lacking=${lacking:-$candidate}
     done
-    if [ -n "${lacking:-}" ]; then
-        command -v "$lacking"
-        return
+    if [ -z "$lacking" ]; then
+        say "no Python 3.11, 3.12 or 3.13 found${PYTHON:+ at PYTHON=$PYTHON} (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python."
+        return 1
     fi
-    say "no Python 3.11, 3.12 or 3.13 found (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python."
-    return 1
+    command -v "$lacking"
 }
 
 missing=$(missing_packages)
@@ -106,12 +106,12 @@ if [ ! -e "$stamp" ]; then
     fi
     say "preparing ${venv##*/} with $requirements (once)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    # Python compiles what it uses when it first does: a tenth of it. What every command loads is compiled here, as who uses a checkout
-    # may not be who owns it.
+    # Python compiles what it loads when it first does. What every command loads is compiled here: who uses a checkout may not own it.
     "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -r "$requirements"
-    for package in "$venv"/lib/python3*/site-packages/ansible "$venv"/lib/python3*/site-packages/jinja2 \
-        "$venv"/lib/python3*/site-packages/yaml "$venv"/lib/python3*/site-packages/numpy; do
-        [ ! -d "$package" ] || "$venv/bin/python" -m compileall -q "$package" || say "$package was not compiled"
+    for name in ansible jinja2 yaml numpy; do
+        for package in "$venv"/lib/python3*/site-packages/"$name"; do
+            [ ! -d "$package" ] || "$venv/bin/python" -m compileall -q "$package" || say "$package was not compiled"
+        done
     done
     touch "$stamp"
 fi

@@ -11,7 +11,6 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 tools/lint.sh >"$said" 2>&1 &
 linters=$!
-tools/second_core.sh setup
 demo=0
 python -m pytest -q tests/integration/test_demo.py || demo=$?
 linted=0

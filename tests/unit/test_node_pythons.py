@@ -12,6 +12,16 @@ from tests import node_pythons
 FOUND = node_pythons.interpreters()
 
 
+def test_only_what_is_sent_is_tested_there():
+    """What an action plugin or a filter needs stays on the controller, also where a module has its documentation."""
+    engines = node_pythons.sent()
+    assert {"_lock", "_npz", "_checkpoint", "_node_evidence", "_proc"} <= engines
+    assert not {"_p2p", "_watch", "_verdict", "_report_html", "_options"} & engines
+    files = {path.rpartition("/")[2] for path in node_pythons.tests_of_what_is_sent()}
+    assert {"test_lock_file.py", "test_lock_soak.py", "test_hostile_files.py"} <= files
+    assert not {"test_p2p.py", "test_verdict.py"} & files
+
+
 @pytest.mark.parametrize("version", node_pythons.VERSIONS)
 def test_everything_loads_on_the_python_of_a_node(version, tmp_path):
     if version not in FOUND:
