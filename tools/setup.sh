@@ -79,7 +79,7 @@ find_python() {
         lacking=${lacking:-$candidate}
     done
     if [ -z "$lacking" ]; then
-        say "no Python 3.11, 3.12 or 3.13 found${PYTHON:+ at PYTHON=$PYTHON} (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python."
+        say "no Python 3.11, 3.12 or 3.13 found (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python${PYTHON:+; it is $PYTHON}."
         return 1
     fi
     command -v "$lacking"
