@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from tests.integration.harness import Lab, Play
+from tests.integration.harness import RECAP, Lab, Play
 
 pytestmark = pytest.mark.lab
 
@@ -134,6 +134,14 @@ def test_a_plan_is_carried_out_as_it_was_saved_and_only_in_its_own_world(story):
 
 def _changes(told: dict) -> bool:
     return bool(told.get("changed"))
+
+
+def test_a_further_node_costs_what_is_done_on_it_and_not_what_is_done_once(story):
+    """Of some 90 tasks; each is a process of the controller for each node that works through it."""
+    nodes = set(story["report"]["nodes"])
+    worked = sorted(int(found[1]) for found in RECAP.findall(story["recovery"].output) if found[0] in nodes)
+    assert len(worked) == 3
+    assert max(worked[:-1]) <= 40, story["recovery"].output
 
 
 def test_second_run_changes_nothing(story):

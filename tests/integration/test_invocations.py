@@ -45,9 +45,9 @@ def arguments(lab: Lab) -> list[str]:
     ]
 
 
-def test_from_the_folder_of_the_playbooks(healthy):
+def test_from_the_folder_of_the_playbooks(small):
     """From the root of the checkout every other test calls them."""
-    done = run("ansible-playbook", "full_recovery.yml", *arguments(healthy), cwd=ROOT / "playbooks")
+    done = run("ansible-playbook", "full_recovery.yml", *arguments(small), cwd=ROOT / "playbooks")
     assert done.returncode == 0, done.stdout
     assert "healthy, nothing had to be done" in done.stdout
 
@@ -57,9 +57,9 @@ def test_bare_command_finds_the_example_inventory():
     assert "nebius-h100-3" in done.stdout
 
 
-def test_from_the_installed_tarball(healthy, installed, tmp_path):
+def test_from_the_installed_tarball(small, installed, tmp_path):
     done = run(
-        "ansible-playbook", "ringrift.recovery.full_recovery", *arguments(healthy),
+        "ansible-playbook", "ringrift.recovery.full_recovery", *arguments(small),
         cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -17,8 +17,12 @@ import io
 import os
 import pickle
 import struct
+import sys
+import types
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +52,11 @@ class _Global:
     """A name that the pickle refers to, without the module that holds it."""
 
     def __init__(self, module: str, name: str) -> None:
-        self.module = module
+        self.__module__ = module
         self.name = name
 
     def __call__(self, *args: object) -> None:
-        raise TypeError(f"{self.module}.{self.name} is only a name here")
+        raise TypeError(f"{self.__module__}.{self.name} is only a name here")
 
 
 class _Storage:
@@ -68,7 +72,7 @@ _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
 _KINDS = {name: _Global("torch", storage) for name, storage in _STORAGES.items()}
 
 
-class _Pickler(pickle._Pickler):  # the pure Python one: its opcodes can be steered
+class _Pickler(pickle.Pickler):
     """Writes arrays as tensors, and names of torch without importing it."""
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -80,25 +84,14 @@ class _Pickler(pickle._Pickler):  # the pure Python one: its opcodes can be stee
             return ("storage", obj.kind, obj.key, "cpu", obj.size)
         return None
 
-    def save(self, obj: object, save_persistent_id: bool = True) -> None:
-        if isinstance(obj, np.generic):
-            obj = obj.item()
+    def reducer_override(self, obj: object) -> object:
         if isinstance(obj, _Global):
-            self._save_name(obj)
-        elif isinstance(obj, np.ndarray) and id(obj) not in self.memo:
-            self._save_tensor(obj)
-        else:
-            super().save(obj, save_persistent_id)
+            return obj.name
+        if isinstance(obj, np.ndarray):
+            return (_REBUILD, self._tensor(obj))
+        return NotImplemented
 
-    def _save_name(self, obj: _Global) -> None:
-        known = self.memo.get(id(obj))
-        if known is not None:
-            self.write(self.get(known[0]))
-            return
-        self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
-        self.memoize(obj)
-
-    def _save_tensor(self, array: np.ndarray) -> None:
+    def _tensor(self, array: np.ndarray) -> tuple:
         if array.dtype.name not in _KINDS:
             raise TypeError(f"there is no tensor of dtype {array.dtype}")
         storage = _Storage(_KINDS[array.dtype.name], str(len(self.storages)), array.size)
@@ -107,7 +100,36 @@ class _Pickler(pickle._Pickler):  # the pure Python one: its opcodes can be stee
         for length in reversed(array.shape):
             strides.insert(0, step)
             step *= max(length, 1)
-        self.save_reduce(_REBUILD, (storage, 0, tuple(array.shape), tuple(strides), False, OrderedDict()), obj=array)
+        return (storage, 0, tuple(array.shape), tuple(strides), False, OrderedDict())
+
+
+@contextmanager
+def _names_of_torch() -> Iterator[None]:
+    """For a pickler, which looks each name up in its module, and writes none that is not there."""
+    known = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
+    for name in known:
+        sys.modules[name] = types.ModuleType(name)
+    for entry in (_REBUILD, *_KINDS.values()):
+        setattr(sys.modules[entry.__module__], entry.name, entry)
+    try:
+        yield
+    finally:
+        for name, module in known.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+def _plain(obj: object) -> object:
+    """The same with numbers of Python in the place of numpy's."""
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, dict):
+        return type(obj)((_plain(key), _plain(value)) for key, value in obj.items())
+    if isinstance(obj, (list, tuple)):
+        return type(obj)(_plain(value) for value in obj)
+    return obj
 
 
 class _Writer:
@@ -153,7 +175,8 @@ def save(obj: object, path: str | os.PathLike[str], stem: str | None = None) -> 
     stem = Path(path).stem if stem is None else stem
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
-    pickler.dump(obj)
+    with _names_of_torch():
+        pickler.dump(_plain(obj))
     with open(path, "wb") as file:
         writer = _Writer(file, stem)
         names = hashlib.sha256()

@@ -37,7 +37,7 @@ logger = logging.getLogger("app.training.train")
 MIN_SAMPLES = 100
 MIN_BYTES = 1024
 AUTO_BATCH = 512
-# Samples of a batch that the toy learns from, in a new order each epoch; with all of them each lab keeps a tenth of a core busy.
+# Samples of a batch that the toy learns from, in a new order each epoch, as a lab stands beside other work.
 GLIMPSE = 96
 MODEL_ID = "ringrift_v5_sq8_2p_2xh100"
 LOAD_ERRORS = (OSError, RuntimeError, ValueError, KeyError)
