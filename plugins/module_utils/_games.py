@@ -21,7 +21,12 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from ansible_collections.ringrift.recovery.plugins.module_utils._atomic import MissingFileError
 from ansible_collections.ringrift.recovery.plugins.module_utils._config import TrainingConfig
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
-from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import connect, fingerprint, how_to_open
+from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import (
+    connect,
+    fingerprint,
+    how_to_open,
+    led_astray,
+)
 
 # Boards under the other names that older databases use.
 ALIASES = {"hexagonal": ("hexagonal", "hex"), "square8": ("square8", "sq8"), "square19": ("square19", "sq19")}
@@ -170,7 +175,12 @@ def count_in(path: str, config: TrainingConfig, deadline: float = DATABASE_DEADL
         for _attempt in range(3):
             before = fingerprint(path)
             options, unseen = how_to_open(path)
-            games, problem = _query(path, options, config, end)
+            try:
+                games, problem = _query(path, options, config, end)
+            except sqlite3.DatabaseError as exc:
+                if led_astray(path, options, before, exc):
+                    continue
+                raise
             # An immutable database is read without locks, so a writer that came by may have led us astray.
             if "immutable" not in options or before == fingerprint(path):
                 break

@@ -68,6 +68,11 @@ def connect(path: str, options: str, end: float, busy: float) -> sqlite3.Connect
     return connection
 
 
+def led_astray(path: str, options: str, before: Tuple[Tuple[int, int], ...], exc: sqlite3.Error) -> bool:
+    """Whether an error comes of a writer that came by since ``before``: it wrote, or took its write-ahead log away."""
+    return ("immutable" in options or "unable to open" in str(exc)) and before != fingerprint(path)
+
+
 def explain(path: str, exc: sqlite3.Error, timeout: float, end: float, busy: float) -> str:
     """What an error of SQLite means for a file, and what to do."""
     text = str(exc)

@@ -28,6 +28,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import (
     explain,
     fingerprint,
     how_to_open,
+    led_astray,
 )
 
 DATABASE = "events.db"
@@ -280,9 +281,8 @@ def _rows(path: str, end: float) -> Tuple[List[Tuple[Any, ...]], Optional[int], 
         unread = f"{unseen} bytes of the write-ahead log of {path} were not read." if unseen else None
         try:
             rows, last = _query(path, options, end)
-        except sqlite3.DatabaseError:
-            # A writer that came by may have led an immutable connection astray.
-            if "immutable" in options and before != fingerprint(path):
+        except sqlite3.DatabaseError as exc:
+            if led_astray(path, options, before, exc):
                 continue
             raise
         except RecoveryError as exc:

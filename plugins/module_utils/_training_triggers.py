@@ -24,6 +24,7 @@ from ansible_collections.ringrift.recovery.plugins.module_utils._sqlite import (
     explain,
     fingerprint,
     how_to_open,
+    led_astray,
 )
 
 DATABASE = os.path.join("data", "coordination", "training_trigger_state.db")
@@ -99,9 +100,8 @@ def _look(path: str, config: TrainingConfig, end: float) -> Tuple[Optional[Dict[
         options, unseen = how_to_open(path)
         try:
             values = _query(path, config, options, end)
-        except sqlite3.DatabaseError:
-            # A writer that came by may have led an immutable connection astray.
-            if "immutable" in options and before != fingerprint(path):
+        except sqlite3.DatabaseError as exc:
+            if led_astray(path, options, before, exc):
                 continue
             raise
         if "immutable" not in options or before == fingerprint(path):

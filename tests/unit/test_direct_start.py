@@ -50,9 +50,8 @@ def commands(root, tmp_path_factory):
             "restart_training_checkpoint": {"checkpoint": {"epoch": epoch}},
             "restart_training_within": str(base / host),
         }
-        tasks = [
-            {"ansible.builtin.include_role": {"name": ROLE, "tasks_from": part}} for part in ("batch_size", "direct")
-        ]
+        parts = ("batch_size_seen", "batch_size", "direct")
+        tasks = [{"ansible.builtin.include_role": {"name": ROLE, "tasks_from": part}} for part in parts]
         plays.append({"hosts": host, "gather_facts": False, "vars": settings, "tasks": tasks})
     (base / "play.yml").write_text(json.dumps(plays))
     extra = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
