@@ -183,6 +183,14 @@ class Outcome:
             "tried": [attempt.as_dict() for attempt in self.tried],
         }
 
+    def failure(self) -> Dict[str, Any]:
+        """The same as a failure shows it, on one screen: how it is now, and of a hundred daemons those that matter."""
+        told = self.as_dict()
+        del told["before"]
+        states = told["daemons"]["daemons"]
+        told["daemons"]["daemons"] = {name: states[name] for name in _service_daemons.NEEDED if name in states}
+        return told
+
     def diff(self) -> Dict[str, str]:
         return {"before": self.before.lines(), "after": self.after.lines(self.predicted and self.restarted)}
 

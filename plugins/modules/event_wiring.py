@@ -189,7 +189,7 @@ daemons:
       type: bool
       returned: always
     daemons:
-      description: The state of each daemon, by name.
+      description: The state of each daemon, by name; after a failure only of those that RV(daemons.down) is about.
       type: dict
       returned: always
       sample: {"event_router": "running", "feedback_loop": "running", "data_pipeline": "running"}
@@ -200,7 +200,7 @@ daemons:
       returned: always
 before:
   description: How it was before; the same where nothing was done.
-  returned: when the options are usable
+  returned: success
   type: dict
   contains:
     wiring:
@@ -288,7 +288,7 @@ def main() -> None:
         else:
             outcome = restart(request, dry_run=module.check_mode)
     except RestartFailed as exc:
-        module.fail_json(msg=str(exc), **exc.outcome.as_dict())
+        module.fail_json(msg=str(exc), **exc.outcome.failure())
     except RecoveryError as exc:
         module.fail_json(msg=str(exc))
     result = outcome.as_dict()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
-from tests.integration.harness import Lab
+from tests.integration.harness import Lab, run
 
 pytestmark = pytest.mark.lab
 LONG = pytest.mark.skipif("SOAK" not in os.environ, reason="a minute more: make soak")
@@ -71,6 +72,24 @@ def test_a_cause_without_a_quick_fix_is_refused(locked):
     assert play.rc != 0
     assert "which has no quick fix. One of: gpu_oom" in play.flat
     assert set(play.changed.values()) == {0}
+
+
+def test_daemons_that_may_not_be_restarted_cost_no_node_its_part_in_the_recovery(lab):
+    """What trains on the coordinator would be ended by a restart of its orchestrator, so that is refused."""
+    lab.fresh(nodes=2)
+    lab("break", "kill", "events")
+    orphan = "cd ringrift/ai-service && (exec setsid python3 -c 'import time; time.sleep(300)' scripts/train_other.py"
+    orphan += " </dev/null >/dev/null 2>&1 & echo $!)"
+    pid = run(sys.executable, "-m", "lab", "ssh", "--dir", str(lab.directory), "coordinator-1", orphan).stdout.strip()
+    play = lab.play("full_recovery", "-e", "restart_via=direct", "-e", "train_on=runpod-h100")
+    assert f"would end pid {pid} (python3 -c import time; time.sleep(300) scripts/train_other.py)" in play.flat
+    assert "The events could not be mended, and training is restarted without" in play.flat
+    # What was printed of it fits a screen.
+    printed = play.output.split("PLAY [Mend the events]")[1].split("\nPLAY ")[0]
+    assert printed.count("\n") < 80, printed
+    assert play.rc == 0, play.output
+    assert "recovered, progress is proven" in play.flat
+    assert [node for node, _pid in lab.trainers()] == ["runpod-h100"]
 
 
 @pytest.mark.soak

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.lab
 
 COORDINATOR = "coordinator-1"
 KEY = f"lock:training:{CONFIG}"
+LOCK = f"ringrift/ai-service/data/locks/training_{CONFIG}.lock"
 PASSWORD = "s3cret"
 REDIS = ("-e", f"ringrift_redis_url=redis://:{PASSWORD}@127.0.0.1:6390/0")
 
@@ -40,11 +41,9 @@ def idle(lab):
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     lab.fresh(nodes=2)
-    lab.wait_for_trainer()
-    stopped = lab.play("stop_training")
-    assert stopped.rc == 0, stopped.output
-    started = lab.play("clear_state")
-    assert started.rc == 0, started.output
+    lab("break", "kill")
+    for node in lab.status()["nodes"][-2:]:
+        on(lab, node["name"], f"rm -f {LOCK}")
     options = f"--port 6390 --bind 127.0.0.1 --save '' --requirepass {PASSWORD} --daemonize yes"
     on(lab, COORDINATOR, f"redis-server {options} >/dev/null")
     deadline = time.monotonic() + 10
@@ -120,10 +119,9 @@ def test_unreachable_is_refused(idle):
 def test_a_lock_file_that_names_another_node(idle):
     """As on a file system that both share: the other one must see the very same file, and that nobody keeps it."""
     mine, other = (node["name"] for node in idle.status()["nodes"][-2:])
-    path = f"ringrift/ai-service/data/locks/training_{CONFIG}.lock"
     dead = on(idle, other, "sh -c 'echo $$'")
     record = f"{other}:{dead}:0ef85993"
-    write = f"mkdir -p $(dirname {path}); printf '{record}\\n%s.5\\n3600\\n' $(date +%s) > {path}"
+    write = f"mkdir -p $(dirname {LOCK}); printf '{record}\\n%s.5\\n3600\\n' $(date +%s) > {LOCK}"
     on(idle, mine, write)
     play = idle.play("clear_state", "-l", mine)
     assert play.rc != 0
@@ -132,4 +130,4 @@ def test_a_lock_file_that_names_another_node(idle):
     play = idle.play("clear_state", "-l", mine)
     assert play.rc == 0, play.output
     assert sum(play.changed.values()) == 1, play.output
-    assert on(idle, mine, f"test -s {path} || echo empty") == "empty"
+    assert on(idle, mine, f"test -s {LOCK} || echo empty") == "empty"

@@ -125,6 +125,9 @@ def test_a_restart_without_the_token_fails_with_evidence_and_keeps_secrets(servi
         assert (code, result["failed"], result["changed"], result["restarted"]) == (1, True, False, False)
         assert "answered 401" in result["msg"]
         assert result["wiring"]["verdict"] == "unwired"
+        # It is printed, so it has no more than fits a screen.
+        assert set(result["daemons"]["daemons"]) == {"event_router", "feedback_loop", "data_pipeline"}
+        assert "before" not in result
         assert "clust3r" not in json.dumps(result)
         assert "wr0ng" not in json.dumps(result)
 
