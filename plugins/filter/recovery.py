@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ringrift.recovery.plugins.module_utils._errors import RecoveryError
@@ -78,13 +78,13 @@ def fail_on(value: Mapping[str, Any], level: str = "critical") -> List[str]:
     return told + (["too little could be seen"] if counted and value["stalled"] is None else [])
 
 
-def run_report(nodes: Mapping[str, Any], **about: Any) -> Dict[str, Any]:
+def run_report(nodes: Mapping[str, Any], silent: Sequence[str] = (), **about: Any) -> Dict[str, Any]:
     """Collect what a run did from the variables of its nodes."""
     from ansible_collections.ringrift.recovery.plugins.module_utils import _report
 
     if not isinstance(nodes, Mapping):
         raise AnsibleFilterError("ringrift.recovery.run_report needs a dictionary of node name to its variables.")
-    return _report.run_report(nodes, **about)
+    return _report.run_report(nodes, silent, **about)
 
 
 def report_lines(value: Mapping[str, Any]) -> List[str]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ansible_collections.ringrift.recovery.plugins.module_utils._report_words import clock, moment, span
 
@@ -49,10 +49,11 @@ FLEET_STEPS = {
 OUTCOME_KEYS = ("msg", "unreachable", "failed")
 
 
-def run_report(nodes: Mapping[str, Mapping[str, Any]], **about: Any) -> Dict[str, Any]:
+def run_report(nodes: Mapping[str, Mapping[str, Any]], silent: Collection[str] = (), **about: Any) -> Dict[str, Any]:
     """What a run saw, did and proved, as plain data.
 
     :param nodes: the variables of each node of the play; only what the tables above name is taken from them
+    :param silent: the nodes that stopped answering, of which no step has a result
     :param about: further keys of the report, such as config, outcome and step
     """
     first: Mapping[str, Any] = next(iter(nodes.values()), {})
@@ -61,7 +62,7 @@ def run_report(nodes: Mapping[str, Mapping[str, Any]], **about: Any) -> Dict[str
         **about,
         "diagnosis": first.get("diagnose_verdict"),
         "fleet": _steps_of(first, FLEET_STEPS),
-        "nodes": {name: _node_steps_of(node) for name, node in nodes.items()},
+        "nodes": {name: _node_steps_of(node, name in silent) for name, node in nodes.items()},
     }
 
 
@@ -74,8 +75,10 @@ def _steps_of(variables: Mapping[str, Any], steps: Mapping[str, Tuple[str, Tuple
     return found
 
 
-def _node_steps_of(node: Mapping[str, Any]) -> Dict[str, Any]:
+def _node_steps_of(node: Mapping[str, Any], silent: bool) -> Dict[str, Any]:
     steps = _steps_of(node, NODE_STEPS)
+    if silent:
+        steps["failure"] = {"msg": "it does not answer any more, and had no part in what followed"}
     stopped = node.get("stop_training_stopped")
     if stopped:
         # The last round of the stop found nothing any more; who was stopped is remembered beside it.

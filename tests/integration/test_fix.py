@@ -48,6 +48,9 @@ def test_evidence_that_is_none_is_refused(locked, tmp_path):
     play = locked.play("diagnose", "-e", f"evidence={saved}")
     assert play.rc == 2
     assert f"{saved} is none" in play.flat
+    play = locked.play("diagnose", "-e", f"evidence={tmp_path}/nowhere.json")
+    assert play.rc == 2
+    assert f"evidence is {tmp_path}/nowhere.json, and there is no such file on the controller" in play.flat
 
 
 @pytest.mark.soak

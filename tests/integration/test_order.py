@@ -55,7 +55,11 @@ def test_no_lock_is_released_while_a_node_is_silent_and_exclude_goes_on(cut):
     assert f"{silent} does not answer" in play.flat
     assert "Nothing was touched" in play.flat
     assert set(play.changed.values()) == {0}, play.output
-    for name, words in (("stop_training", "no lock will be released"), ("clear_state", silent)):
+    for name, words in (
+        ("stop_training", "no lock will be released"),
+        ("clear_state", f"{silent}: FAILED: it does not answer any more"),
+        ("monitor", f"{silent}: FAILED: it does not answer any more"),
+    ):
         play = cut.play(name, **QUICK)
         assert play.rc != 0, play.output
         assert words in play.flat

@@ -198,6 +198,14 @@ def test_report_names_the_step_that_failed():
     assert report_lines(report) == ["c: failed", "a: clear_lock FAILED: held", "next: x"]
 
 
+def test_report_names_the_node_that_stopped_answering():
+    nodes = {"a": {"monitor_begin": {"running": False}}, "b": {}}
+    report = run_report(nodes, ["b"], config="c", outcome="failed in monitor")
+    assert report_lines(report)[1:] == [
+        "b: FAILED: it does not answer any more, and had no part in what followed",
+    ]
+
+
 def test_steps_of_the_whole_fleet_are_told_once():
     export = {"changed": True, "path": "d.npz", "samples": 601, "reason": "damaged"}
     nodes = {name: {"prepare_data_export": export} for name in ("a", "b")}
