@@ -27,9 +27,6 @@ build() {
     ansible-galaxy collection build --output-path "$scratch" "$scratch/commit"
     ANSIBLE_COLLECTIONS_PATH=$scratch ansible-galaxy collection install --offline --no-deps -p "$scratch" "$scratch"/*.tar.gz
     tree=$scratch/ansible_collections/ringrift/recovery
-    # ansible-test looks at what git knows.
-    git -C "$tree" init -q
-    git -C "$tree" add -A
 }
 
 # The same from the checkout: nothing that was forgotten to commit, nothing that lies about.
@@ -47,16 +44,6 @@ if other:
     sys.exit("The checkout is not the commit. Commit or remove, then check again: " + ", ".join(other))
 print(f"{len(commit)} files, with the same contents in both builds")
 EOF
-}
-
-sanity() {
-    # What it fetches, and a pip from Python itself instead of one from the internet.
-    home=$root/.venv-release/home
-    mkdir -p "$home/.ansible/test/cache"
-    for version in 24_2 25_2; do
-        echo 'import ensurepip; ensurepip.bootstrap(default_pip=True)' >"$home/.ansible/test/cache/get_pip_$version.py"
-    done
-    cd "$tree" && HOME=$home PATH=$1/bin:$PATH "$1/bin/ansible-test" sanity --local --color no
 }
 
 # Galaxy only warns of what it finds; here a warning is a failure.
@@ -82,11 +69,11 @@ build >"$logs/build.log" 2>&1 || {
 check() {
     case $1 in
         contents) check_contents ;;
-        sanity-2.19) sanity "$root/.venv" ;;
+        sanity-2.19) tools/sanity.sh .venv "$tree" ;;
         sanity-2.21)
             tools/second_core.sh setup
             [ -d .venv-2.21 ] || return "$could_not_look"
-            sanity "$root/.venv-2.21"
+            tools/sanity.sh .venv-2.21 "$tree"
             ;;
         importer) check_importer ;;
         nodes) python -m tests.node_pythons ;;

@@ -35,12 +35,11 @@ def hashes(lab: Lab, ending: str | tuple[str, ...]) -> dict[tuple[str, str], str
 
 @pytest.fixture(scope="module")
 def replaced(lab: Lab) -> dict:
-    """A recovery that exported anew where the training files were good; training is stopped afterwards."""
+    """A run that exported anew where the training files were good; training is stopped afterwards."""
     lab.fresh(nodes=2)
-    lab("break", "kill")
     before = hashes(lab, f"{CONFIG}.npz")
-    recovery = lab.play("full_recovery", "-e", "refresh=always")
-    assert recovery.rc == 0, recovery.output
+    fresh = lab.play("fix", "-e", "cause=data_not_ready", "-e", "refresh=always")
+    assert fresh.rc == 0, fresh.output
     after = hashes(lab, f"{CONFIG}.npz")
     assert before.keys() == after.keys()
     assert not set(before.values()) & set(after.values())

@@ -26,6 +26,7 @@ coordinator:
 """
 HOSTILE = {
     "injection": "hex8_2p; rm -rf /",
+    "players": "hex8_9p",
     "template": "{{ lookup('pipe', 'touch ' ~ lookup('env', 'WITNESS')) }}",
     "newline": "hex8_2p\nhex8_2p",
     "newline at the end": "hex8_2p\n",
