@@ -122,6 +122,14 @@ def made(instance: Instance, before: World, after: World, said: str) -> set[Chan
     return changes
 
 
+def given_up(said: set[Change], after: World, heard: str) -> set[Change]:
+    """Of the jobs that were to be withdrawn, those that the queue gave up first, as their trainers ended at once."""
+    fails = (json.loads(text) for _method, path, text in WRITE.findall(heard) if path == "/work/fail")
+    failed = {str(body.get("work_id")) for body in fails}
+    ended = set() if after.work is None else failed.difference(after.work)
+    return {change for change in said if change[1] == "job ends" and change[2] in ended}
+
+
 def _requests(coordinator: str, said: str) -> Iterator[Change]:
     for _method, path, text in WRITE.findall(said):
         body = json.loads(text) if text.strip() else {}

@@ -44,7 +44,9 @@ def play_state(stage: Stage, case: State) -> Outcome:
     size = fidelity.log_size(instance)
     real = stage.play(case.playbook, *case.options)
     after = world.look(instance)
-    done = fidelity.made(instance, between, after, fidelity.log_since(instance, size))
+    heard = fidelity.log_since(instance, size)
+    done = fidelity.made(instance, between, after, heard)
+    done |= fidelity.given_up(said, after, heard)
     trained = bool(after.trainers) or any(what in ("dispatch", "trainer") for _host, what, _of in done)
     if trained:
         # Whoever trains now has written the lock file since, so the run's own word counts for that one.
