@@ -16,6 +16,7 @@ mkdir -p "$HOME/.ansible/test/cache" "$HOME/.config/pip"
 for version in 24_2 25_2; do
     echo 'import ensurepip; ensurepip.bootstrap(default_pip=True)' >"$HOME/.ansible/test/cache/get_pip_$version.py"
 done
+umask 077
 # It hands no variable on to pip, so what they say of the index is written down; the first of a name is the one in force.
 echo "$pip" |
     awk -F "='" 'BEGIN { print "[global]" }

@@ -34,6 +34,12 @@ def verdict(evidence: Mapping[str, Any]) -> Dict[str, Any]:
 
 def saved_evidence(content: str, path: str = "the file") -> Dict[str, Any]:
     """Read evidence that an earlier diagnosis kept."""
+    if not content:
+        # What a lookup with errors ignored gives.
+        raise AnsibleFilterError(
+            "ringrift.recovery.saved_evidence needs a file *-evidence.json that a diagnosis has kept in "
+            f"ringrift_report_dir, and {path} cannot be read on the controller, or is empty."
+        )
     if not isinstance(content, str):
         raise AnsibleFilterError("ringrift.recovery.saved_evidence needs the content of a file.")
     try:

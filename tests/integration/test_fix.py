@@ -50,7 +50,7 @@ def test_evidence_that_is_none_is_refused(locked, tmp_path):
     assert f"{saved} is none" in play.flat
     play = locked.play("diagnose", "-e", f"evidence={tmp_path}/nowhere.json")
     assert play.rc == 2
-    assert f"evidence is {tmp_path}/nowhere.json, and there is no such file on the controller" in play.flat
+    assert f"{tmp_path}/nowhere.json cannot be read on the controller, or is empty" in play.flat
 
 
 @pytest.mark.soak
