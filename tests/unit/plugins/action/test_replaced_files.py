@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[4]
+from tests.unit.ansible_tasks import run_tasks
+
 NPZ = "/s/data/training/hex8_2p.npz"
 
 
@@ -25,28 +23,26 @@ def report(tmp_path) -> pathlib.Path:
     return path
 
 
-def call(cwd: pathlib.Path, *words, **options):
-    command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "-m", "ringrift.recovery.replaced_files", *words]
-    environment = {**os.environ, "PWD": str(cwd)}
-    done = subprocess.run(
-        [*command, "-a", json.dumps({"config": "hex8_2p", **options})], cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+def replaced(**options):
+    return {"ringrift.recovery.replaced_files": {"config": "hex8_2p", **options}}
 
 
-@pytest.mark.parametrize("run", ["", "one", "20261128T104027Z-hex8_2p", "20261128T104027Z-hex8_2p.json"])
 @pytest.mark.parametrize("check", [[], ["--check"]])
-def test_the_run_is_found(tmp_path, report, run, check):
-    """A relative path is meant as the shell would read it."""
-    rc, said = call(tmp_path, *check, folder=str(tmp_path), run=run, hosts=["other"])
-    assert rc == 0, said
-    for words in ("one", str(report), f"{NPZ}.previous", "a" * 64, "left_out"):
-        assert words in said, words
-    assert "CHANGED" not in said
+def test_the_run_is_found(tmp_path, report, check, monkeypatch):
+    # A relative path is meant as the shell would read it.
+    monkeypatch.setenv("PWD", str(tmp_path))
+    runs = ("", "one", "20261128T104027Z-hex8_2p", "20261128T104027Z-hex8_2p.json")
+    tasks = [replaced(folder=str(tmp_path), run=run, hosts=["other"]) for run in runs]
+    results, _printed = run_tasks(tmp_path, tasks, *check)
+    assert len(results) == len(runs)
+    for result in results:
+        assert (result["changed"], result.get("failed", False)) == (False, False), result
+        said = json.dumps(result)
+        for words in ('"one"', str(report), f"{NPZ}.previous", "a" * 64, "left_out"):
+            assert words in said, words
 
 
 def test_no_report_is_an_error_with_a_way_on(tmp_path):
-    rc, said = call(tmp_path, folder=str(tmp_path))
-    assert rc != 0
-    assert "-e run=FILE. Nothing was touched." in said
+    (result,), _printed = run_tasks(tmp_path, [replaced(folder=str(tmp_path))])
+    assert result["failed"]
+    assert "-e run=FILE. Nothing was touched." in result["msg"]

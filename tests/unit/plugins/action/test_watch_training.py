@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ import yaml
 from ansible_collections.ringrift.recovery.plugins.module_utils._training_process import find_trainers
 from ansible_collections.ringrift.recovery.plugins.module_utils._watch import ARGUMENT_SPEC
 from ansible_collections.ringrift.recovery.plugins.modules import watch_training
+
+from tests.unit.ansible_tasks import JSON, run_tasks
 
 KEYS = set(yaml.safe_load(watch_training.RETURN)) - {"msg"}
 EPOCH = "INFO:app.training.train:Epoch [{}/50], Train Loss: 0.8123, Val Loss: 0.9001\n"
@@ -60,34 +61,16 @@ def service(tmp_path):
 
 
 @pytest.fixture
-def watch(root, tmp_path, service):
+def watch(tmp_path, service):
     """Run one task; its result, and all that was printed."""
 
-    def run(*arguments, python=sys.executable, callback="ansible.posix.json", task=None, **options):
+    def run(*arguments, python=sys.executable, callback=JSON, task=None, **options):
         path = str(service.path)
         options = {"config": "hex8_2p", "service_path": path, "within": path, "interval": 0.2, "gpu": False, **options}
         options.setdefault("coordination_dir", f"{path}/coordination")
-        the_task = {"name": "Watch", "ringrift.recovery.watch_training": options, "ignore_errors": True, **(task or {})}
-        playbook = tmp_path / "play.yml"
-        playbook.write_text(json.dumps([{"hosts": "node", "gather_facts": False, "tasks": [the_task]}]))
-        environment = {
-            **os.environ,
-            "ANSIBLE_STDOUT_CALLBACK": callback,
-            "ANSIBLE_NOCOLOR": "1",
-            "HOME": str(tmp_path),
-            "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"),
-            "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"),
-        }
-        variables = {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
-        command = [str(pathlib.Path(sys.executable).parent / "ansible-playbook"), str(playbook), *arguments]
-        command += ["-i", "node,", "-e", json.dumps(variables)]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
-        printed = done.stdout + done.stderr
-        assert "Traceback" not in printed
-        if callback != "ansible.posix.json":
-            return None, printed
-        document = json.loads(done.stdout[done.stdout.index("{\n") :])
-        return document["plays"][0]["tasks"][0]["hosts"]["node"], printed
+        the_task = {"ringrift.recovery.watch_training": options, **(task or {})}
+        results, printed = run_tasks(tmp_path, [the_task], *arguments, python=python, callback=callback)
+        return (results or [None])[0], printed
 
     return run
 
@@ -226,21 +209,23 @@ def test_gpus_that_cannot_be_seen_end_nothing(service, watch, tmp_path):
     assert "GPU ?" in result["lines"][0]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_bad_options_fail_at_once(tmp_path):
+    bad = [
         ({"config": "hex8"}, "is not <board>_<players>p"),
         ({"interval": 0}, "interval is 0 s. It must be from 0.1 to 3600."),
         ({"begin": {"last": {}}}, "it has no cursor"),
         ({"begin": {"cursor": {"moon": 1}}}, "after is no cursor of an earlier look: it has moon"),
         ({"stall_after": 0}, "stall_after is 0 s"),
         ({"colour": "blue"}, "Unsupported parameters"),
-    ],
-)
-def test_bad_options_fail_at_once(watch, options, words):
-    result, _printed = watch(timeout=30, **options)
-    assert result["failed"]
-    assert words in result["msg"]
+    ]
+    tasks = [
+        {"ringrift.recovery.watch_training": {"config": "hex8_2p", "timeout": 30, **options}} for options, _words in bad
+    ]
+    begin = time.monotonic()
+    for result, (options, words) in zip(run_tasks(tmp_path, tasks)[0], bad):
+        assert result["failed"], options
+        assert words in result["msg"]
+    assert time.monotonic() - begin < 30
 
 
 def test_the_documentation_is_that_of_the_arguments():
