@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inventory plugin as a person calls it: ansible-inventory and ansible as processes, a server that answers."""
+"""The inventory plugin with a server that answers, as Ansible loads it and as its programs use it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,36 @@ def server():
     scripted.close()
 
 
+def clean():
+    """The environment without what speaks to Ansible or the plugin."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RINGRIFT_", "ANSIBLE_"))}
+    collections = os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(ROOT / "playbooks/collections"))
+    return {**kept, "ANSIBLE_COLLECTIONS_PATH": collections, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory):
+    environment = {**clean(), "ANSIBLE_LOCAL_TEMP": str(tmp_path_factory.mktemp("ansible"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.unit.inventory_parser"],
+        cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    yield process
+    process.stdin.close()
+    assert process.wait(30) == 0
+
+
 @pytest.fixture
-def fleet(tmp_path, server):
-    return Source(tmp_path, server.url)
+def fleet(tmp_path, server, parser):
+    return Source(tmp_path, server.url, parser)
 
 
 class Source:
     """A configuration file of the plugin in a folder of its own, and what Ansible makes of it."""
 
-    def __init__(self, folder, url):
+    def __init__(self, folder, url, parser):
         self.folder = folder
+        self.parser = parser
         self.path = folder / "fleet.p2p.yml"
         self.url = url
         self.write(url=url)
@@ -53,27 +73,28 @@ class Source:
         return "hosts.yaml"
 
     def run(self, program, *words, cwd=ROOT, **environment):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RINGRIFT_", "ANSIBLE_"))}
-        kept.update(
-            ANSIBLE_COLLECTIONS_PATH=os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(ROOT / "playbooks/collections")),
-            ANSIBLE_NOCOLOR="1", ANSIBLE_LOCAL_TEMP=str(self.folder / "tmp"), COLUMNS="1000", **environment,
-        )  # fmt: skip
+        kept = {**clean(), "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"), **environment}
         return subprocess.run(
             [sys.executable, str(BIN / program), "-i", str(self.path), *words], cwd=cwd, env=kept, text=True,
             capture_output=True, check=False, timeout=60, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def list(self, *words, **environment):
-        done = self.run("ansible-inventory", "--list", "--export", *words, **environment)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def ask(self, **environment):
+        """The plugin's answer about this file, from the process that has loaded it."""
+        print(json.dumps({"path": str(self.path), "environment": environment}), file=self.parser.stdin, flush=True)
+        return json.loads(self.parser.stdout.readline())
 
-    def fails(self, *words, **environment):
+    def list(self, **environment):
+        """The groups and the variables of hosts, as ``ansible-inventory --list`` gives them."""
+        answer = self.ask(**environment)
+        assert "found" in answer, answer
+        return answer["found"]
+
+    def fails(self, **environment):
         """What it says where it must not give an inventory."""
-        done = self.run("ansible-inventory", "--list", *words, **environment)
-        assert done.returncode != 0, done.stdout
-        assert not done.stdout.strip()
-        return re.sub(r"\s+", " ", done.stderr)
+        answer = self.ask(**environment)
+        assert "failed" in answer, answer
+        return re.sub(r"\s+", " ", answer["failed"])
 
 
 def trap(fleet):
@@ -138,7 +159,9 @@ def test_the_groups_are_those_of_the_example_inventory(fleet):
 
 def test_a_file_of_another_name_is_left_to_others(fleet):
     fleet.path = fleet.path.rename(fleet.folder / "fleetp2p.yml")
-    assert "could not be verified by inventory plugin 'ringrift.recovery.p2p'" in fleet.fails()
+    done = fleet.run("ansible-inventory", "--list")
+    assert (done.returncode, done.stdout) != (0, "")
+    assert "could not be verified by inventory plugin 'ringrift.recovery.p2p'" in re.sub(r"\s+", " ", done.stderr)
     fleet.path = fleet.path.rename(fleet.folder / "p2p.yaml")
     assert fleet.list()["h100"]
 
@@ -157,6 +180,13 @@ def test_a_file_of_another_name_is_left_to_others(fleet):
 def test_a_broken_answer_is_an_error_and_no_inventory(fleet, server, answer, message):
     server.answers["GET", "/status"] = answer
     assert message in fleet.write(url=fleet.url, timeout=0.4).fails()
+
+
+def test_the_programs_go_on_with_no_inventory(fleet, server):
+    server.answers["GET", "/status"] = (500, {"error": "boom"})
+    done = fleet.run("ansible-inventory", "--list")
+    assert (done.returncode != 0, done.stdout.strip()) == (True, "")
+    assert "answered HTTP 500 (boom)" in re.sub(r"\s+", " ", done.stderr)
 
 
 def test_a_broken_answer_leaves_nothing_behind_where_ansible_only_warns(fleet, server):
@@ -215,7 +245,8 @@ def test_the_hosts_file_is_read_from_a_vault_too(fleet):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     fleet.write(hosts_file="hosts.yaml")
-    assert fleet.list("--vault-password-file", str(fleet.folder / "password"))["h100"]["hosts"]
+    done = fleet.run("ansible-inventory", "--list", "--vault-password-file", str(fleet.folder / "password"))
+    assert json.loads(done.stdout)["h100"]["hosts"], done.stderr
     assert "The hosts file" in fleet.fails()
 
 
@@ -391,7 +422,7 @@ class TestCache:
 
     def test_a_flush_asks_anew(self, fleet, server):
         fleet.list()
-        fleet.list("--flush-cache")
+        assert fleet.run("ansible-inventory", "--list", "--flush-cache").returncode == 0
         assert len(server.seen) == 2
 
     def test_another_url_is_another_answer(self, fleet, server):
