@@ -873,6 +873,9 @@ def _hook(world: World, who: str) -> None:
     os.unlink = os.remove = bury  # type: ignore[assignment]
     os.rename = os.replace = move  # type: ignore[assignment]
     os.ftruncate, fcntl.flock = cut, lock  # type: ignore[assignment]
+    bound = getattr(pathlib, "_NormalAccessor", None)  # Up to Python 3.10 paths keep the functions of the first import.
+    if bound is not None:
+        bound.unlink, bound.rename, bound.replace = staticmethod(bury), staticmethod(move), staticmethod(move)
 
 
 def _commands(world: World, line: socket.socket) -> Iterator[Dict[str, Any]]:

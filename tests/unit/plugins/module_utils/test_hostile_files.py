@@ -26,6 +26,7 @@ from typing import Callable, Dict, Optional, Set
 import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils._zip import MAX_MEMBERS
 
+# Cases have names of their own, as older releases of pytest put the whole name into the environment of what a test starts.
 pytestmark = pytest.mark.soak
 
 SECONDS = 5
@@ -225,6 +226,7 @@ class TestPickles:
             b"S'" + b"x" * 20_000_000 + b"'\n.",
             b"c" + b"x" * 20_000_000 + b"\ny\n.",
         ],
+        ids=["integer", "unicode", "string", "name"],
     )
     def test_line_without_end(self, tmp_path, look, line):
         look(torch_legacy(tmp_path / "c.pth", line), {"pickle_too_large", "pickle_damaged"})
@@ -244,6 +246,7 @@ class TestPickles:
             (b"(\x8a\xff" + b"\x7f" * 255 + b"t", b"(K\x01t"),
             (b"(K\x04t", b"(\x8a\x08" + b"\xff" * 7 + b"\x7ft"),
         ],
+        ids=["huge", "huge_64_times", "100000_axes", "negative", "of_many_digits", "huge_stride"],
     )
     def test_absurd_shape(self, tmp_path, look, size, stride):
         data = b"\x80\x02" + TENSOR + b"h\x01(h\x02QK\x00" + size + stride + b"\x89NtR."
