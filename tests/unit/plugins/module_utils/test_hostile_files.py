@@ -26,7 +26,7 @@ from typing import Callable, Dict, Optional, Set
 import pytest
 from ansible_collections.ringrift.recovery.plugins.module_utils._zip import MAX_MEMBERS
 
-# Cases have names of their own, as older releases of pytest put the whole name into the environment of what a test starts.
+# Cases have short names: older releases of pytest put the whole name into the environment of what a test starts.
 pytestmark = pytest.mark.soak
 
 SECONDS = 5
