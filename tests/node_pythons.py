@@ -5,8 +5,8 @@
 
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
-``python -m tests.node_pythons --imports`` only loads what is sent. It ends with 1 when something failed, with 3 when
-nothing failed but a Python is missing here, and says which.
+``--few`` leaves out the long ones and takes few random examples, ``--imports`` only loads what is sent. It ends with 1
+when something failed, with 3 when nothing failed but a Python is missing here, and says which.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -33,6 +33,7 @@ TESTS = "tests/unit/plugins/module_utils"
 ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
+FEW = 10
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -68,9 +69,29 @@ class Lacking:
             pytest.skip(f"needs {name.partition('.')[0]}", allow_module_level=True)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: Any) -> None:
     """This file is a plugin of pytest on the Pythons of nodes."""
+    parser.addoption("--few", action="store_true", help=f"no soak, and at most {FEW} examples of each property")
+
+
+def pytest_configure() -> None:
     sys.meta_path.append(Lacking)
+
+
+def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
+    if not config.getoption("--few"):
+        return
+    from hypothesis import settings
+
+    long = [item for item in items if item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+    # What a test says of itself comes before any profile, so it is changed where hypothesis keeps it.
+    kept = "_hypothesis_internal_use_settings"
+    for function in (getattr(item.obj, "__func__", item.obj) for item in items):
+        asked = getattr(function, kept, None)
+        if asked is not None:
+            setattr(function, kept, settings(asked, max_examples=min(FEW, asked.max_examples)))
 
 
 def interpreters() -> Dict[str, str]:
@@ -142,9 +163,9 @@ def tests_of_what_is_sent() -> List[str]:
     return found
 
 
-def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]:
+def run_tests(python: str, files: List[str], *more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
-    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *files]
+    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *more, *files]
     return subprocess.run(
         words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -154,6 +175,7 @@ def run_tests(python: str, files: List[str]) -> subprocess.CompletedProcess[str]
 def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.node_pythons", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--imports", action="store_true", help="only load what is sent to nodes")
+    parser.add_argument("--few", action="store_true", help="no soak, and few examples of each property")
     parser.add_argument("--python", action="append", choices=VERSIONS, help="only this version; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="Pythons at a time")
     parser.add_argument("files", nargs="*", help="only these test files")
@@ -162,6 +184,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not options.imports:
         install()
         files = options.files or tests_of_what_is_sent()
+    few = ["--few"] if options.few else []
     scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
     scratch.mkdir()
 
@@ -171,7 +194,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             return "missing", "it is not on this machine, so nothing is known about it"
         begin = time.monotonic()
         try:
-            done = load(python, scratch) if options.imports else run_tests(python, files)
+            done = load(python, scratch) if options.imports else run_tests(python, files, *few)
         except subprocess.TimeoutExpired as exc:
             return "failed", f"it was not done after {exc.timeout:g} s"
         said = (done.stdout + (done.stderr or "")).strip()
