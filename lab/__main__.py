@@ -19,12 +19,23 @@ from lab.instance import default_dir
 from lab.nodes import DRIVERS, driver_of
 
 
+class Command(argparse.ArgumentParser):
+    """A command; the help of those that take faults names all, which are loaded for nothing else."""
+
+    takes_faults = False
+
+    def format_help(self) -> str:
+        if self.takes_faults:
+            self.epilog = "\n".join(["faults:", *faults.summary()])
+        return super().format_help()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m lab", description="A training cluster in a box.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Command)
 
-    def command(name: str, text: str, **more: object) -> argparse.ArgumentParser:
+    def command(name: str, text: str, **more: object) -> Command:
         added = commands.add_parser(name, help=text, description=text, **more)
         where = "where the lab lives (default: RINGRIFT_LAB_DIR, else a directory of yours in /var/tmp)"
         added.add_argument("--dir", type=pathlib.Path, metavar="DIR", help=where)
@@ -43,10 +54,9 @@ def parser() -> argparse.ArgumentParser:
     command("status", "Show what the lab is doing.").add_argument("--json", action="store_true", help="as JSON")
     command("inventory", "Print the path of the lab's inventory.")
 
-    known = "faults:\n" + "\n".join(faults.summary())
-    raw = argparse.RawDescriptionHelpFormatter
     for name, text in (("break", "Break something."), ("mend", "Undo faults that can be undone from outside.")):
-        words = command(name, text, epilog=known, formatter_class=raw)
+        words = command(name, text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        words.takes_faults = True
         words.add_argument(
             "faults", nargs="+", metavar="FAULT [NODE]", help="what to break, and where if not where it trains"
         )

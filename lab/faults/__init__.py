@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from lab.errors import LabError, UsageError
 from lab.faults._scene import Scene
@@ -17,15 +17,19 @@ from lab.instance import Instance
 Order = Tuple[str, Optional[str]]
 
 
-def registry() -> Dict[str, ModuleType]:
-    """The faults by name, one for each file here whose name has no leading underscore."""
-    names = [entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_")]
-    return {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in sorted(names)}
+def names() -> List[str]:
+    """The faults, one for each file here whose name has no leading underscore."""
+    return sorted(entry.name.replace("_", "-") for entry in pkgutil.iter_modules(__path__) if entry.name[0] != "_")
+
+
+def load(fault: str) -> ModuleType:
+    """The file of a fault; alone, as some of them load numpy."""
+    return importlib.import_module(f"{__name__}.{fault.replace('-', '_')}")
 
 
 def parse(words: Sequence[str], instance: Instance) -> List[Order]:
     """Read ``fault [node] [fault [node] ...]``."""
-    known = registry()
+    known = names()
     nodes = {node.name for node in instance.nodes}
     orders: List[Order] = []
     for word in words:
@@ -44,13 +48,13 @@ def parse(words: Sequence[str], instance: Instance) -> List[Order]:
 def apply(instance: Instance, orders: Sequence[Order]) -> Iterator[str]:
     """Break what is asked for, in that order; a line for each that says what was broken."""
     for fault, node in orders:
-        yield registry()[fault].apply(Scene(instance, node))
+        yield load(fault).apply(Scene(instance, node))
 
 
 def mend(instance: Instance, orders: Sequence[Order]) -> Iterator[str]:
     """Undo the faults that can be undone from outside."""
     for fault, node in orders:
-        undo = getattr(registry()[fault], "mend", None)
+        undo = getattr(load(fault), "mend", None)
         if undo is None:
             raise LabError(f"{fault} is not undone by the lab: recovering from it is what the collection is for.")
         yield undo(Scene(instance, node))
@@ -58,8 +62,6 @@ def mend(instance: Instance, orders: Sequence[Order]) -> Iterator[str]:
 
 def summary() -> List[str]:
     """What each fault does, for the help."""
-    found = registry()
+    found = names()
     width = max(map(len, found))
-    return [
-        f"  {name.ljust(width)}  {(module.__doc__ or '').strip().splitlines()[0]}" for name, module in found.items()
-    ]
+    return [f"  {name.ljust(width)}  {(load(name).__doc__ or '').strip().splitlines()[0]}" for name in found]

@@ -118,14 +118,13 @@ class Stage:
     def _mend(self, scenario: Scenario) -> None:
         """Undo the faults where that leaves no trace; else the next scenario gets a new lab."""
         assert self.instance is not None
-        known = faults.registry()
-        undoable = all(hasattr(known[fault], "mend") and fault not in LASTING for fault, _node in scenario.faults)
+        undoable = all(hasattr(faults.load(fault), "mend") and fault not in LASTING for fault, _node in scenario.faults)
         self.clean = False
         if not undoable or not scenario.training:
             return
         with contextlib.suppress(LabError):
             for fault, node in reversed(scenario.faults):
-                known[fault].mend(Scene(self.instance, node))
+                faults.load(fault).mend(Scene(self.instance, node))
             if scenario.faults:
                 operation.await_training(self.instance, driver_of(self.instance), time.time(), timeout=15)
             self.clean = True

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engines on the oldest and the newest Python of nodes that is here; `make release-check` takes all, and all examples."""
+"""The engines on the oldest and the newest Python of nodes; `make release-check` takes all, and all examples."""
 
 from __future__ import annotations
 

@@ -117,9 +117,9 @@ def save_tar(path: pathlib.Path, tensors: Dict[str, Any], saved: Any) -> pathlib
     return path
 
 
-def soak(full: int) -> int:
-    """How much of ``full`` to do: all of it under ``make soak``, a fixed tenth otherwise."""
-    return full if os.environ.get("SOAK") else full // 10
+def soak(full: int, part: int = 10) -> int:
+    """How much of ``full`` to do: all of it under ``make soak``, otherwise a fixed part, by default the tenth."""
+    return full if os.environ.get("SOAK") else full // part
 
 
 def soak_seed() -> int:

@@ -39,7 +39,7 @@ def service(instance: Instance) -> pathlib.Path:
 
 
 def test_the_faults_are_known():
-    assert faults.registry().keys() >= {"events", "daemons", "paused", "in-progress"}
+    assert set(faults.names()) >= {"events", "daemons", "paused", "in-progress"}
 
 
 @pytest.mark.parametrize(("name", "module"), [("events", events), ("daemons", daemons)])
