@@ -43,6 +43,7 @@ class LocalDriver(Driver):
 
     def put(self, node: Node, path: str, text: str, mode: int) -> None:
         target = pathlib.Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(mode)
 

@@ -56,6 +56,8 @@ ORCHESTRATOR = "p2p_orchestrator.py"
 PROGRAMS = (ORCHESTRATOR, "master_loop.py", "launch_daemons.py")
 
 EACH = 5.0
+# A look with less time would hide what the one before saw; so the last one may end so much after the deadline.
+LEAST = 1.0
 POLL = 0.25
 # The real launcher imports most of the service before it says what it can do.
 HELP = 20.0
@@ -470,8 +472,8 @@ def _prove(
         left = end - time.monotonic()
         if left <= 0:
             break
-        fresh = fresh or after is None or (_start_of(request.p2p_url, min(EACH, left)) or 0.0) > after
-        state = look(request, max(0.05, min(EACH, end - time.monotonic())))
+        fresh = fresh or after is None or (_start_of(request.p2p_url, max(LEAST, min(EACH, left))) or 0.0) > after
+        state = look(request, max(LEAST, min(EACH, end - time.monotonic())))
         enough = state.good or (before.unknowable and state.unknowable and state.daemons.up)
         if fresh and enough:
             return Outcome(before, state, way, True, tried)

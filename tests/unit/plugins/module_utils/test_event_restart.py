@@ -230,6 +230,16 @@ def test_what_is_not_proven_fails_with_the_evidence(world):
     assert caught.value.outcome.after.daemons.down == DAEMONS
 
 
+def test_the_last_look_has_time_for_an_answer(world):
+    """One that has none would say that nothing is known, of what was seen a moment before."""
+    world.wired = world.up = False
+    world.mode("restart nothing")
+    quick = world.subscriptions
+    world.subscriptions = lambda: time.sleep(0.2) or quick()
+    with pytest.raises(RestartFailed, match="after 1 s nobody listens.*event_router is stopped"):
+        world.restart(timeout=1.0)
+
+
 def test_an_orchestrator_that_did_not_restart_is_no_proof(world):
     world.server.answers["POST", "/admin/restart"] = (200, {"success": True})
     with pytest.raises(RestartFailed, match="the orchestrator that answers was not restarted"):
