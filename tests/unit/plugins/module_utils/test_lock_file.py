@@ -604,6 +604,7 @@ def test_the_kernels_list(tmp_path, monkeypatch, text, kept, pids):
 STEPS = 300
 
 
+@pytest.mark.soak
 def test_no_lock_of_a_live_process_is_ever_released(path, nursery, tmp_path):
     """A seeded walk over what can happen to a lock; after every step the lock is released if its verdict allows it."""
     rng = random.Random(20261124)
@@ -687,6 +688,7 @@ time.sleep(0.05)
 """
 
 
+@pytest.mark.soak
 def test_under_contention_every_holder_keeps_its_file(path, tmp_path, monkeypatch):
     """Processes fight for the lock and die with it, while it is released all the time by the same rules as ever."""
     monkeypatch.setattr(_lock_file, "SETTLE", 0.0)
