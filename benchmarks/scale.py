@@ -8,6 +8,7 @@
     .venv/bin/python benchmarks/scale.py --nodes 3,20        fewer
     .venv/bin/python benchmarks/scale.py --silent            50 nodes of which 5 are cut off and 2 hang
     .venv/bin/python benchmarks/scale.py --settings          20 nodes with other settings of Ansible
+    .venv/bin/python benchmarks/scale.py --floor             20 nodes: of what the time of a diagnosis is made
     .venv/bin/python benchmarks/scale.py --judge             the verdict and the page of up to 10,000 nodes
 
 Nodes and controller share the processors of one machine, so that what a node computes is paid here too; the columns of
@@ -44,7 +45,9 @@ LOOKS = (
     f"ls -l {SERVICE}/data/training/{CONFIG}.npz {SERVICE}/models {SERVICE}/checkpoints 2>/dev/null | tail -5",
     f"df -h {SERVICE}",
 )
-PING = "- hosts: training\n  gather_facts: false\n  tasks:\n    - ansible.builtin.ping:\n"
+TASK = "- hosts: training\n  gather_facts: false\n  tasks:\n    - {}\n"
+PING = TASK.format("ansible.builtin.ping:")
+ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 
 
 def run(*argv: str, timeout: float = 900, **environment: str) -> tuple[float, subprocess.CompletedProcess]:
@@ -223,6 +226,42 @@ def settings(nodes: int = 20) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def floor(nodes: int = 20) -> None:
+    """From a ping to a diagnosis: what it costs to carry the code there, to look, and to tell; the best of three."""
+    sys.path.insert(0, str(ROOT))
+    from tests.node_pythons import sent
+
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
+    lab = Lab(directory, nodes)
+    engines = sent("node_evidence")
+    size = sum((ROOT / f"plugins/module_utils/{name}.py").stat().st_size for name in engines) // 1024
+    plays = {
+        "`ansible.builtin.ping`": PING,
+        f"a module that only loads the {len(engines)} engines of `node_evidence`, {size} KiB": TASK.format("loads:"),
+        "`node_evidence`": TASK.format(f"ringrift.recovery.node_evidence: {{config: {CONFIG}}}"),
+    }
+    lines = ["#!/usr/bin/python", "from ansible.module_utils.basic import AnsibleModule"]
+    lines += [f"from {ENGINES} import {name}" for name in sorted(engines)]
+    lines += ["AnsibleModule({}).exit_json(changed=False)", ""]
+    (directory / "library").mkdir()
+    (directory / "library/loads.py").write_text("\n".join(lines))
+    try:
+        print(f"| {nodes} nodes | s | times a ping |\n| --- | --- | --- |")
+        bare = 0.0
+        for name, text in plays.items():
+            playbook = directory / "play.yml"
+            playbook.write_text(text)
+            tries = [play(lab, str(playbook), ANSIBLE_LIBRARY=str(directory / "library")) for _round in range(3)]
+            best = min(tries).seconds
+            bare = bare or best
+            print(f"| {name} | {best:.1f} | {best / bare:.2f} |", flush=True)
+        best = min(diagnose(lab) for _round in range(3)).seconds
+        print(f"| `diagnose.yml` | {best:.1f} | {best / bare:.2f} |")
+    finally:
+        lab("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def mitogen_strategies() -> str | None:
     """Where Mitogen's strategies are; None where it is not installed."""
     found = importlib.util.find_spec("ansible_mitogen")
@@ -266,12 +305,13 @@ def main() -> None:
     )
     parser.add_argument("--silent", action="store_true", help="measure nodes that do not answer instead")
     parser.add_argument("--settings", action="store_true", help="measure other settings of Ansible instead")
+    parser.add_argument("--floor", action="store_true", help="measure of what the time is made instead")
     parser.add_argument("--judge", action="store_true", help="measure verdict and page of many nodes instead")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("Root is needed: the nodes are network namespaces.")
-    for wanted, instead in ((chosen.silent, silent), (chosen.settings, settings), (chosen.judge, judge)):
-        if wanted:
+    for instead in (silent, settings, floor, judge):
+        if getattr(chosen, instead.__name__):
             instead()
             return
     heads = ["nodes", "ping s", "diagnose s", "ratio"]

@@ -142,10 +142,10 @@ def engines(path: pathlib.Path) -> Set[str]:
     return found
 
 
-def sent() -> Set[str]:
-    """The engines that modules need on nodes."""
+def sent(modules: str = "*") -> Set[str]:
+    """The engines that modules need on nodes; ``modules`` is a pattern of their names."""
     found: Set[str] = set()
-    new = set().union(*(engines(path) for path in (ROOT / "plugins/modules").glob("*.py")))
+    new = set().union(*(engines(path) for path in (ROOT / "plugins/modules").glob(f"{modules}.py")))
     while new:
         found |= new
         new = set().union(*(engines(ROOT / f"plugins/module_utils/{name}.py") for name in new)) - found
