@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import subprocess
 import sys
 
@@ -82,6 +83,7 @@ class Source:
     def ask(self, **environment):
         """The plugin's answer about this file, from the process that has loaded it."""
         print(json.dumps({"path": str(self.path), "environment": environment}), file=self.parser.stdin, flush=True)
+        assert select.select([self.parser.stdout], [], [], 60)[0], "no answer within 60 s"
         return json.loads(self.parser.stdout.readline())
 
     def list(self, **environment):
