@@ -21,7 +21,7 @@ from tests.unit.lock_world import BACKENDS, CLEANUP, FILE, OLDER, OURS, PID_EXIS
 
 # On each backend; both together are the 10,000.
 INTERLEAVINGS = 5000
-# The smallest part that has met everything in MET, whatever the seed.
+# So many have met everything in MET with each seed that was tried.
 PART = 25
 FEW = 40
 
