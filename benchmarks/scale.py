@@ -47,7 +47,6 @@ LOOKS = (
 )
 TASK = "- hosts: training\n  gather_facts: false\n  tasks:\n    - {}\n"
 PING = TASK.format("ansible.builtin.ping:")
-ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 
 
 def run(*argv: str, timeout: float = 900, **environment: str) -> tuple[float, subprocess.CompletedProcess]:
@@ -229,7 +228,7 @@ def settings(nodes: int = 20) -> None:
 def floor(nodes: int = 20) -> None:
     """From a ping to a diagnosis: what it costs to carry the code there, to look, and to tell; the best of three."""
     sys.path.insert(0, str(ROOT))
-    from tests.node_pythons import sent
+    from tests.node_pythons import ENGINES, sent
 
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-scale-", dir="/var/tmp"))
     lab = Lab(directory, nodes)

@@ -15,7 +15,7 @@ from lab.instance import Node
 from lab.nodes.base import Driver
 
 PROGRAM = pathlib.Path(__file__).with_name("bin") / "nvidia-smi"
-# The real program is compiled too: what Python keeps of a module saves a third of each call.
+# The real program is compiled too: of a module, unlike a program, Python keeps what it has compiled.
 LAUNCHER = """#!/usr/bin/env python3
 import sys
 

@@ -71,7 +71,7 @@ class Lacking:
 
 def pytest_addoption(parser: Any) -> None:
     """This file is a plugin of pytest on the Pythons of nodes."""
-    parser.addoption("--few", action="store_true", help=f"no soak, and at most {FEW} examples of each property")
+    parser.addoption("--few", action="store_true", help=f"at most {FEW} examples of each property")
 
 
 def pytest_configure() -> None:
@@ -83,9 +83,6 @@ def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
         return
     from hypothesis import settings
 
-    long = [item for item in items if item.get_closest_marker("soak")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
     # What a test says of itself comes before any profile, so it is changed where hypothesis keeps it.
     kept = "_hypothesis_internal_use_settings"
     for function in (getattr(item.obj, "__func__", item.obj) for item in items):
@@ -184,7 +181,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not options.imports:
         install()
         files = options.files or tests_of_what_is_sent()
-    few = ["--few"] if options.few else []
+    few = ["--few", "-m", "not soak"] if options.few else []
     scratch = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"node-pythons-{os.getpid()}"
     scratch.mkdir()
 

@@ -56,7 +56,7 @@ ORCHESTRATOR = "p2p_orchestrator.py"
 PROGRAMS = (ORCHESTRATOR, "master_loop.py", "launch_daemons.py")
 
 EACH = 5.0
-# A look with less time would hide what the one before saw; so the last one may end so much after the deadline.
+# With less time a question gets no answer, and hides what was seen before; so the last ones may end so much later each.
 LEAST = 1.0
 POLL = 0.25
 # The real launcher imports most of the service before it says what it can do.

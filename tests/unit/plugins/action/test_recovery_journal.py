@@ -89,7 +89,7 @@ BAD = [
 
 
 def test_bad_options_write_nothing(keep, tmp_path):
-    for (worked, found), (options, words) in zip(keep(*(done(**options) for options, _words in BAD)), BAD):
+    for (worked, found), (options, words) in zip(keep(*(done(**options) for options, _words in BAD)), BAD, strict=True):
         assert not worked, options
         assert words in found["msg"]
     assert not (tmp_path / "recovery").exists()

@@ -222,7 +222,7 @@ def test_bad_options_fail_at_once(tmp_path):
         {"ringrift.recovery.watch_training": {"config": "hex8_2p", "timeout": 30, **options}} for options, _words in bad
     ]
     begin = time.monotonic()
-    for result, (options, words) in zip(run_tasks(tmp_path, tasks)[0], bad):
+    for result, (options, words) in zip(run_tasks(tmp_path, tasks)[0], bad, strict=True):
         assert result["failed"], options
         assert words in result["msg"]
     assert time.monotonic() - begin < 30
