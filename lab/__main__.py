@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         words = command(name, text, formatter_class=argparse.RawDescriptionHelpFormatter)
         words.takes_faults = True
         words.add_argument(
-            "faults", nargs="+", metavar="FAULT [NODE]", help="what to break, and where if not where it trains"
+            "faults", nargs="+", metavar="FAULT [NODE]", help="which fault, and where if not where it trains"
         )
 
     ssh = command("ssh", "Log in to a node, or run a command there.")
