@@ -107,6 +107,7 @@ if [ ! -e "$stamp" ]; then
     say "preparing ${venv##*/} with $requirements (once)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     # Python compiles what it loads when it first does. What every command loads is compiled here: who uses a checkout may not own it.
+    "$venv/bin/python" -m compileall -q "$here/lab" "$here/plugins" || say "lab and plugins were not compiled"
     "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -r "$requirements"
     for name in ansible jinja2 yaml numpy; do
         for package in "$venv"/lib/python3*/site-packages/"$name"; do

@@ -45,17 +45,10 @@ def play_state(stage: Stage, case: State) -> Outcome:
     real = stage.play(case.playbook, *case.options)
     after = world.look(instance)
     heard = fidelity.log_since(instance, size)
-    done = fidelity.made(instance, between, after, heard)
-    done |= fidelity.given_up(said, after, heard)
-    trained = bool(after.trainers) or any(what in ("dispatch", "trainer") for _host, what, _of in done)
-    if trained:
-        # Whoever trains now has written the lock file since, so the run's own word counts for that one.
-        told = fidelity.predicted(real.report, instance.coordinator.name, between)
-        done = {change for change in done if not fidelity.is_lock(change)} | set(filter(fidelity.is_lock, told))
+    wrong, trained = compared(instance, said, real.report, between, after, heard)
     outcome.first = _ended(real)
     outcome.output = real.output
-    outcome.wrong += [f"predicted, not made: {' '.join(change)}" for change in sorted(said - done)]
-    outcome.wrong += [f"made, not predicted: {' '.join(change)}" for change in sorted(done - said)]
+    outcome.wrong += wrong
     outcome.wrong += world.lost(between, after, trained) + world.half_done(instance, between, after, False)
     if case.ends != EITHER and outcome.first != case.ends:
         outcome.wrong.append(f"it {outcome.first} and not {case.ends}")
@@ -70,6 +63,22 @@ def play_state(stage: Stage, case: State) -> Outcome:
             outcome.output += second.output
     outcome.seconds = time.monotonic() - begun
     return outcome
+
+
+def compared(instance, said, report, before: world.World, after: world.World, heard: str) -> tuple[list[str], bool]:
+    """What was ``said`` to change and did not, or changed and was not said, and whether training went on.
+
+    ``report`` is that of the run, and ``heard`` what the orchestrator wrote into its log meanwhile.
+    """
+    done = fidelity.made(instance, before, after, heard)
+    done |= fidelity.given_up(said, after, heard)
+    trained = bool(after.trainers) or any(what in ("dispatch", "trainer") for _host, what, _of in done)
+    if trained:
+        # Whoever trains now has written the lock file since, so the run's own word counts for that one.
+        told = fidelity.predicted(report, instance.coordinator.name, before)
+        done = {change for change in done if not fidelity.is_lock(change)} | set(filter(fidelity.is_lock, told))
+    wrong = [f"predicted, not made: {' '.join(change)}" for change in sorted(said - done)]
+    return wrong + [f"made, not predicted: {' '.join(change)}" for change in sorted(done - said)], trained
 
 
 def play_during(stage: Stage, case: During) -> Outcome:

@@ -114,10 +114,10 @@ class Lab:
         """Node and pid of each trainer that runs."""
         return [(node["name"], node["trainer_pid"]) for node in self.status()["nodes"] if node.get("trainer_pid")]
 
-    def fresh(self, nodes: int = 3) -> None:
+    def fresh(self, nodes: int = 3, api: str = "ringrift") -> None:
         """A healthy, training lab, whatever was before; each node that a test does without saves time."""
         self("down")
-        self("up", "--driver", self.driver, "--config", CONFIG, "--nodes", str(nodes))
+        self("up", "--driver", self.driver, "--config", CONFIG, "--nodes", str(nodes), "--api", api)
 
     def play(self, name: str, *words: str, config: str = CONFIG, timeout: float = 240, **extra: str) -> Play:
         begun = time.monotonic()

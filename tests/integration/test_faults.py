@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 from tests.faults.cases import DURING, SAMPLE, STATES
-from tests.faults.play import Kills, play_during, play_state, tasks_of_a_recovery
+from tests.faults.play import Kills, play_during, tasks_of_a_recovery
 from tests.faults.stage import Stage
 from tests.integration.conftest import netns_works
 
@@ -31,13 +31,7 @@ def stage():
 def test_the_sample_is_of_the_matrix_and_no_name_is_there_twice():
     names = [case.name for case in (*STATES, *DURING)]
     assert len(names) == len(set(names))
-    assert set(SAMPLE) <= set(names)
-
-
-@pytest.mark.parametrize("case", [case for case in STATES if case.name in SAMPLE], ids=lambda case: case.name)
-def test_what_is_predicted_is_what_is_changed(stage, case):
-    outcome = play_state(stage, case)
-    assert not outcome.wrong, outcome
+    assert set(SAMPLE) <= {case.name for case in DURING}
 
 
 @pytest.mark.parametrize("case", [case for case in DURING if case.name in SAMPLE], ids=lambda case: case.name)

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, The ringrift.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main job: three faults together, the plan, the recovery, the proof, and a second run that changes nothing."""
+"""The main job: three faults together, the plan, the recovery, the proof, and a second run that changes nothing.
+
+With the runbook's API; everything else is played with that of the service.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ import re
 
 import pytest
 
+from lab import cluster
+from tests.faults import fidelity, world
+from tests.faults.play import compared
 from tests.integration.harness import RECAP, Lab, Play
 
 pytestmark = pytest.mark.lab
@@ -19,18 +25,23 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def story(lab: Lab) -> dict:
     """Break the lab, look, plan, recover, recover again; the tests below read what happened."""
-    lab.fresh()
+    lab.fresh(api="runbook")
+    instance = cluster.running(lab.directory)
     seen = {"before": lab.status(), "was": lab.trainers()}
     lab("break", "lock", "checkpoint", "data")
-    seen["broken"] = lab.snapshot()
+    seen["broken"] = world.look(instance)
     seen["diagnosis"] = lab.play("diagnose")
     seen["verdict"] = lab.diagnosis()
     plan = lab.directory / "plan.json"
     seen["plan"] = lab.play("full_recovery", "--check", "--diff", "-e", f"plan_file={plan}")
     seen["saved"] = json.loads(plan.read_text())
-    seen["planned"] = lab.snapshot()
+    seen["planned"] = world.look(instance)
+    size = fidelity.log_size(instance)
     seen["recovery"] = lab.play("full_recovery", "-e", f"plan={plan}")
+    seen["recovered"] = world.look(instance)
+    seen["heard"] = fidelity.log_since(instance, size)
     seen["report"] = lab.reports()[-1]
+    seen["instance"] = instance
     seen["now"] = lab.trainers()
     seen["second"] = lab.play("full_recovery")
     seen["stale"] = lab.play("full_recovery", "-e", f"plan={plan}", "-e", "force=true")
@@ -51,7 +62,7 @@ def test_diagnosis_names_each_fault(story):
 
 def test_check_mode_writes_nothing(story):
     assert story["plan"].rc == 0, story["plan"].output
-    assert story["planned"] == story["broken"]
+    assert story["planned"].nodes == story["broken"].nodes
 
 
 def test_check_mode_reads_as_the_plan(story):
@@ -108,6 +119,16 @@ def test_the_page_has_the_diagnosis_and_the_steps(story):
 def test_what_the_plan_predicted_is_what_the_run_changed(story):
     planned, done = story["plan"].changed, story["recovery"].changed
     assert {host for host, count in planned.items() if count} == {host for host, count in done.items() if count}
+
+
+def test_file_by_file_and_request_by_request(story):
+    """What the world shows of files, processes, jobs and requests is what the plan names, neither more nor less."""
+    instance, before = story["instance"], story["planned"]
+    said = fidelity.predicted(story["saved"], instance.coordinator.name, before)
+    assert {what for _host, what, _of in said} >= {"file", "process ends", "dispatch"}
+    wrong, trained = compared(instance, said, story["report"], before, story["recovered"], story["heard"])
+    assert not wrong
+    assert trained
 
 
 def test_a_plan_is_carried_out_as_it_was_saved_and_only_in_its_own_world(story):
