@@ -5,8 +5,9 @@
 
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
-``--few`` leaves out the long ones and takes few random examples, ``--imports`` only loads what is sent. It ends with 1
-when something failed, with 3 when nothing failed but a Python is missing here, and says which.
+``--few`` leaves out the long ones, takes few random examples, and of the cases of a test one in three, which are others
+on each of three Pythons that follow each other. ``--imports`` only loads what is sent. It ends with 1 when something
+failed, with 3 when nothing failed but a Python is missing here, and says which.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ENGINES = "ansible_collections.ringrift.recovery.plugins.module_utils"
 LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
 FEW = 10
+SHARE = 3
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -71,7 +73,7 @@ class Lacking:
 
 def pytest_addoption(parser: Any) -> None:
     """This file is a plugin of pytest on the Pythons of nodes."""
-    parser.addoption("--few", action="store_true", help=f"at most {FEW} examples of each property")
+    parser.addoption("--few", action="store_true", help=f"one case in {SHARE}, at most {FEW} random examples")
 
 
 def pytest_configure() -> None:
@@ -83,12 +85,23 @@ def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
         return
     from hypothesis import settings
 
+    items[:] = share(items, sys.version_info[1])
+
     # What a test says of itself comes before any profile, so it is changed where hypothesis keeps it.
     kept = "_hypothesis_internal_use_settings"
     for function in (getattr(item.obj, "__func__", item.obj) for item in items):
         asked = getattr(function, kept, None)
         if asked is not None:
             setattr(function, kept, settings(asked, max_examples=min(FEW, asked.max_examples)))
+
+
+def share(items: List[Any], minor: int) -> List[Any]:
+    """Of the cases of each test every third, beginning with another one on each Python, and at least one."""
+    cases: Dict[str, List[Any]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    taken = {id(item) for group in cases.values() for item in group[minor % min(SHARE, len(group)) :: SHARE]}
+    return [item for item in items if id(item) in taken]
 
 
 def interpreters() -> Dict[str, str]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
 from tests import node_pythons
@@ -20,6 +22,18 @@ def test_only_what_is_sent_is_tested_there():
     files = {path.rpartition("/")[2] for path in node_pythons.tests_of_what_is_sent()}
     assert {"test_lock_file.py", "test_lock_soak.py", "test_hostile_files.py"} <= files
     assert not {"test_p2p.py", "test_verdict.py"} & files
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_pythons_that_follow_each_other_share_the_cases_and_none_is_without(count):
+    names = [f"test_x.py::test_a[{number}]" for number in range(count)] + ["test_x.py::test_b"]
+    items = [types.SimpleNamespace(nodeid=name) for name in names]
+    shares = [[item.nodeid for item in node_pythons.share(items, minor)] for minor in (9, 10, 11)]
+    assert {name for share in shares for name in share} == set(names)
+    for share in shares:
+        assert names[-1] in share
+        assert len(share) - 1 in {max(1, count // node_pythons.SHARE), -(-count // node_pythons.SHARE)}
+        assert share == sorted(share, key=names.index)
 
 
 @pytest.mark.parametrize("version", node_pythons.VERSIONS)
