@@ -13,6 +13,8 @@ import tempfile
 
 import pytest
 
+from lab import cluster
+from lab.nodes import driver_of
 from tests.integration.conftest import netns_works
 from tests.integration.harness import CONFIG, ROOT, Lab, run
 from tests.unit.doc_commands import Command, all_commands
@@ -65,6 +67,11 @@ def broken():
 def typed(command: Command, lab: Lab) -> list[str]:
     """As it stands there, but for the inventory, the folder of the lab, and where files are."""
     argv = [OTHERS.sub(NODE, word) for word in command.argv]
+    if lab.driver == "local":
+        # There a node has no home of its own.
+        instance = cluster.running(lab.directory)
+        service = driver_of(instance).service(next(node for node in instance.nodes if node.name == NODE))
+        argv = [word.replace("~/ringrift/ai-service", str(service)) for word in argv]
     if argv[0] == "python":
         return [*argv, "--dir", str(lab.directory)]
     evidence = next((lab.directory / "reports").glob("*-evidence.json"))

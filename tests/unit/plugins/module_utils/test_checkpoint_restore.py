@@ -571,10 +571,13 @@ class TestTrouble:
                     with pytest.raises(RecoveryError, match=r"Could not write .*run it as the user who owns"):
                         restore(asked, check_mode=check_mode)
             assert names(root / "models") == [service.path.name]
+            os.chmod(root / "models", 0o755)
             shutil.copy(service.epochs[4], root / PATH)
+            os.chmod(root / "models", 0o555)
             with unprivileged():
                 assert not restore(asked).restored
         finally:
+            os.chmod(root / "models", 0o755)
             shutil.rmtree(folder)
 
 
