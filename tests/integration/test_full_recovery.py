@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main job: three faults together, the plan, the recovery, the proof, and a second run that changes nothing.
 
-With the runbook's API; everything else is played with that of the service.
+With the runbook's API, while most other tests have that of the service.
 """
 
 from __future__ import annotations
