@@ -238,7 +238,7 @@ def verify(
         _examine(File(path, fd, status.st_size), content)
         recorded = _read_sidecar(path, content.findings) if sidecar else None
         compare = recorded is not None and recorded.sha256 is not None and depth == FULL
-        counts, digest = _read_all(path, content, depth == FULL, compare or checksum)
+        counts, digest = _read_all(path, status.st_size, content, depth == FULL, compare or checksum)
         if compare and digest is not None and recorded is not None:
             recorded = Sidecar(recorded.path, recorded.sha256, recorded.sha256 == digest)
         _check_unchanged(path, status)
@@ -264,7 +264,7 @@ def model_tensors(path: str) -> Optional[Dict[str, TensorRef]]:
 
 
 def _read_all(
-    path: str, content: Content, full: bool, digest: bool
+    path: str, size: int, content: Content, full: bool, digest: bool
 ) -> Tuple[Optional[Dict[str, FloatCounts]], Optional[str]]:
     """Read what only full depth looks at, and hash the file, side by side."""
     digests: List[str] = []
@@ -275,7 +275,7 @@ def _read_all(
 
     reads = list(content.reads) if full else []
     if digest:
-        reads.append(Read(os.path.getsize(path), hash_file))
+        reads.append(Read(size, hash_file))
     counts: Dict[str, FloatCounts] = {}
     for finding in each(lambda read: read.run(), reads, cost=lambda read: read.cost):
         content.findings.extend(finding.problems)

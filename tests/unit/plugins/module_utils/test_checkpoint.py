@@ -675,6 +675,19 @@ class TestOtherFiles:
         assert (report.valid, report.integrity) == (False, "damaged")
         assert {"local_header_mismatch", "not_a_zip"} <= set(codes(report))
 
+    @pytest.mark.parametrize("checksum", [True, False])
+    def test_file_that_is_moved_aside_meanwhile(self, put, raw, monkeypatch, checksum):
+        path = put(raw)
+        read = _checkpoint._read_sidecar
+
+        def move(*args):
+            os.rename(path, f"{path}.corrupt")
+            return read(*args)
+
+        monkeypatch.setattr(_checkpoint, "_read_sidecar", move)
+        with pytest.raises(RecoveryError, match="does not exist"):
+            verify(path, checksum=checksum)
+
     def test_file_that_changes_meanwhile(self, put, raw, monkeypatch):
         path = put(raw)
         read = _checkpoint._read_sidecar
