@@ -12,9 +12,20 @@ PATH=$venv/bin:$PATH
 LC_ALL=C.UTF-8
 export HOME PATH LC_ALL
 mkdir -p "$HOME/.ansible/test/cache" "$HOME/.config/pip"
-# A pip from Python itself instead of one from the internet.
+# A pip from this environment instead of one from the internet: it is there already, so each of a dozen environments has it at
+# once. For another Python, which it may be too new for, that Python's own.
+site=$("$venv/bin/python" -c 'import pip, os; print(os.path.dirname(os.path.dirname(pip.__file__)))')
 for version in 24_2 25_2; do
-    echo 'import ensurepip; ensurepip.bootstrap(default_pip=True)' >"$HOME/.ansible/test/cache/get_pip_$version.py"
+    cat >"$HOME/.ansible/test/cache/get_pip_$version.py" <<EOF
+import ensurepip, pathlib, shutil, sys, sysconfig
+
+site = pathlib.Path("$site")
+if site.parent.name == "python%d.%d" % sys.version_info[:2]:
+    for path in site.glob("pip*"):
+        shutil.copytree(path, pathlib.Path(sysconfig.get_path("purelib"), path.name), dirs_exist_ok=True)
+else:
+    ensurepip.bootstrap(default_pip=True)
+EOF
 done
 umask 077
 # It hands no variable on to pip, so what they say of the index is written down; the first of a name is the one in force.

@@ -29,7 +29,7 @@ def awx():
 def set_up(server: Server, *words: str, token: str = TOKEN):
     """Run it; the process, and how many tasks changed something.
 
-    It asks by HTTP alone. The authorities of this machine would be read for each request, for a quarter of all the time.
+    It asks by HTTP alone. The authorities of this machine would be read for each request, a quarter of all the time.
     """
     done = run(
         "ansible-playbook", "playbooks/awx_setup.yml", "-e", f"awx_ee_image={IMAGE}", *words,
