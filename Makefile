@@ -9,7 +9,7 @@ demo: ## break a training cluster in a box, diagnose it, recover it, prove it
 	@.venv/bin/python -m lab.demo
 
 test: ## run every test
-	@tools/setup.sh test
+	@tools/setup.sh test 2.21 docs release
 	@tools/test.sh
 
 coverage: ## run the unit tests of the engines and say which branches none of them takes; fails below 95 %
@@ -41,8 +41,7 @@ build: ## build the collection's tarball
 	@mkdir -p build && .venv/bin/ansible-galaxy collection build --force --output-path build .
 
 release-check: ## prove that the tarball is one that others would install (docs/releasing.md)
-	@tools/setup.sh test
-	@tools/setup.sh release
+	@tools/setup.sh test 2.21 release
 	@tools/release_check.sh $(ARGS)
 
 clean: ## remove what setup and build made

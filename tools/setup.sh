@@ -1,34 +1,24 @@
 #!/bin/sh
-# Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests,
-# `tools/setup.sh benchmarks` for the benchmarks, `tools/setup.sh docs` for the site of the documentation and `tools/setup.sh release`
-# for the check of a release, which have a .venv-benchmarks, a .venv-docs and a .venv-release of their own.
+# Prepare a fresh Debian or Ubuntu machine: `tools/setup.sh lab` for the demo, `tools/setup.sh test` for the tests. The others have an
+# environment of their own, as `tools/setup.sh docs` has .venv-docs: benchmarks, docs for the site of the documentation, release for
+# the check of a release, and 2.21 for the second supported ansible-core. Several are prepared side by side.
 # As root it installs missing Debian packages; without root it says what it goes on without. Run again at will.
 set -eu
 
-what=${1:?usage: tools/setup.sh lab|test|benchmarks|docs|release}
+: "${1:?usage: tools/setup.sh lab|test|benchmarks|docs|release|2.21 ...}"
 here=$(cd "$(dirname "$0")/.." && pwd)
-venv=$here/.venv
-requirements=$here/requirements/$what.txt
-packages="iproute2 openssh-server rsync"
-without="the lab goes on with its 'local' driver; what needs the packages is skipped and says so"
-case $what in
-    lab) ;;
-    benchmarks)
-        venv=$here/.venv-benchmarks
-        packages=unzip
-        without="the benchmarks go on without them and say so"
-        ;;
-    docs)
-        venv=$here/.venv-docs
-        packages=
-        ;;
-    release)
-        venv=$here/.venv-release
-        packages="git gpg"
-        without="what needs the packages could not be looked at, and the check says so"
-        ;;
-    *) packages="$packages redis-server chromium default-jre-headless" ;;
-esac
+pins=$(cat "$here"/requirements/*.txt | cksum | cut -d' ' -f1)
+packages=
+for what; do
+    case $what in
+        lab) packages="$packages iproute2 openssh-server rsync" ;;
+        test) packages="$packages iproute2 openssh-server rsync redis-server chromium default-jre-headless" ;;
+        benchmarks) packages="$packages unzip" ;;
+        docs | 2.21) ;;
+        release) packages="$packages git gpg" ;;
+        *) echo "setup: There is no $what. Take some of: lab test benchmarks docs release 2.21" >&2; exit 2 ;;
+    esac
+done
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -71,18 +61,60 @@ install_packages() {
 find_python() {
     lacking=
     for candidate in ${PYTHON:-/usr/bin/python3 python3 python3.11 python3.12 python3.13 "$HOME"/.pyenv/versions/3.1[123]*/bin/python3}; do
-        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue
+        "$candidate" -c "import sys; sys.exit(not ($1) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null || continue
         if "$candidate" -c 'import ensurepip' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
         lacking=${lacking:-$candidate}
     done
-    if [ -z "$lacking" ]; then
-        say "no Python 3.11, 3.12 or 3.13 found (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python${PYTHON:+; it is $PYTHON}."
-        return 1
+    [ -z "$lacking" ] || command -v "$lacking"
+}
+
+# Where the environment is, and whether it is as the requirements have it.
+place_of() { case $1 in lab | test) echo "$here/.venv" ;; *) echo "$here/.venv-$1" ;; esac; }
+is_there() { [ -e "$(place_of "$1")/.$1-$pins" ]; }
+
+# The interpreter for an environment, with what makes environments; nothing where it can be done without.
+python_for() {
+    case $1 in
+        2.21)
+            python=$(PYTHON='' find_python '3, 12')
+            [ -n "$python" ] || say "no Python 3.12 or 3.13 here, so ansible-core 2.21 is not tested on this machine"
+            ;;
+        *)
+            python=$(find_python '3, 11')
+            if [ -z "$python" ]; then
+                say "no Python 3.11, 3.12 or 3.13 found (ansible-core 2.19 needs one). Install python3.11 or set PYTHON=/path/to/python${PYTHON:+; it is $PYTHON}."
+                exit 1
+            fi
+            ;;
+    esac
+    if [ -n "$python" ] && ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        [ "$(id -u)" -eq 0 ] || { say "$python has no venv module. Ask for the package python$version-venv."; exit 1; }
+        install_packages "python$version-venv"
     fi
-    command -v "$lacking"
+}
+
+prepare() {
+    what=$1 python=$2
+    venv=$(place_of "$what")
+    requirements=requirements/$what.txt
+    [ -e "$here/$requirements" ] || requirements=requirements/core-$what.txt
+    say "preparing ${venv##*/} with $requirements (once)"
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -r "$here/$requirements"
+    # Python compiles what it loads when it first does. What every play loads is compiled here: who uses a checkout may not own it.
+    case $what in
+        lab | test | 2.21)
+            for package in "$here/lab" "$here/plugins" "$venv"/lib/python3*/site-packages/ansible "$venv"/lib/python3*/site-packages/jinja2 \
+                "$venv"/lib/python3*/site-packages/yaml "$venv"/lib/python3*/site-packages/numpy; do
+                [ ! -d "$package" ] || "$venv/bin/python" -m compileall -q "$package" || say "$package was not compiled"
+            done
+            ;;
+    esac
+    touch "$venv/.$what-$pins"
 }
 
 missing=$(missing_packages)
@@ -92,27 +124,19 @@ if [ -n "$missing" ]; then
         install_packages $missing
     else
         say "not root, so these Debian packages stay missing: $missing"
-        say "$without"
+        say "what needs them is skipped and says so; the lab goes on with its 'local' driver"
     fi
 fi
-
-python=$(find_python)
-stamp=$venv/.$what-$(cat "$here"/requirements/*.txt | cksum | cut -d' ' -f1)
-if [ ! -e "$stamp" ]; then
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        [ "$(id -u)" -eq 0 ] || { say "$python has no venv module. Ask for the package python$version-venv."; exit 1; }
-        install_packages "python$version-venv"
+children=
+for what; do
+    is_there "$what" || python_for "$what"
+    if ! is_there "$what" && [ -n "$python" ]; then
+        prepare "$what" "$python" &
+        children="$children $!"
     fi
-    say "preparing ${venv##*/} with $requirements (once)"
-    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    # Python compiles what it loads when it first does. What every command loads is compiled here: who uses a checkout may not own it.
-    "$venv/bin/python" -m compileall -q "$here/lab" "$here/plugins" || say "lab and plugins were not compiled"
-    "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -r "$requirements"
-    for name in ansible jinja2 yaml numpy; do
-        for package in "$venv"/lib/python3*/site-packages/"$name"; do
-            [ ! -d "$package" ] || "$venv/bin/python" -m compileall -q "$package" || say "$package was not compiled"
-        done
-    done
-    touch "$stamp"
-fi
+done
+result=0
+for child in $children; do
+    wait "$child" || result=$?
+done
+exit $result

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from tests.integration.harness import Lab
+from tests.integration.harness import ROOT, Lab, run
 
 
 def netns_works() -> bool:
@@ -57,6 +57,27 @@ def is_healthy(nodes: list[dict], count: int) -> bool:
         return False
     trainers = sum(node["trainer_pid"] is not None for node in nodes)
     return trainers == 1 and all(node["orchestrator_healthy"] for node in nodes)
+
+
+@pytest.fixture(scope="session")
+def tarball(tmp_path_factory) -> pathlib.Path:
+    """The collection as it is built from the checkout."""
+    folder = tmp_path_factory.mktemp("tarball")
+    done = run("ansible-galaxy", "collection", "build", "--output-path", str(folder), str(ROOT))
+    assert done.returncode == 0, done.stdout
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def installed(tarball, tmp_path_factory) -> pathlib.Path:
+    """A folder for collections with ours in it, as a user gets it."""
+    folder = tmp_path_factory.mktemp("installed")
+    done = run(
+        "ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", str(folder), str(tarball),
+        cwd=folder, ANSIBLE_COLLECTIONS_PATH=str(folder),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return folder
 
 
 @pytest.fixture

@@ -19,21 +19,6 @@ from tests.integration.harness import CONFIG, ROOT, Lab, as_awx_hands_on, enviro
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> pathlib.Path:
-    """The collection, built and installed as a user gets it."""
-    folder = tmp_path_factory.mktemp("installed")
-    done = run("ansible-galaxy", "collection", "build", "--output-path", str(folder), str(ROOT))
-    assert done.returncode == 0, done.stdout
-    tarball = next(folder.glob("*.tar.gz"))
-    done = run(
-        "ansible-galaxy", "collection", "install", "--offline", "-p", str(folder), str(tarball),
-        cwd=folder, ANSIBLE_COLLECTIONS_PATH=str(folder),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return folder
-
-
 def arguments(lab: Lab) -> list[str]:
     return [
         "-i",
