@@ -6,8 +6,9 @@
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
 ``--few`` leaves out the long ones, takes few random examples, and of the cases of a test one in three, which are others
-on each of three Pythons that follow each other. ``--imports`` only loads what is sent. It ends with 1 when something
-failed, with 3 when nothing failed but a Python is missing here, and says which.
+on each of three Pythons that follow each other; the Pythons between the oldest and the newest share the tests among
+them, too. ``--imports`` only loads what is sent. It ends with 1 when something failed, with 3 when nothing failed but a
+Python is missing here, and says which.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
 FEW = 10
 SHARE = 3
+BETWEEN = VERSIONS[1:-1]
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -85,7 +87,7 @@ def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
         return
     from hypothesis import settings
 
-    items[:] = share(items, sys.version_info[1])
+    items[:] = share(items, "{}.{}".format(*sys.version_info))
 
     # What a test says of itself comes before any profile, so it is changed where hypothesis keeps it.
     kept = "_hypothesis_internal_use_settings"
@@ -95,12 +97,20 @@ def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
             setattr(function, kept, settings(asked, max_examples=min(FEW, asked.max_examples)))
 
 
-def share(items: List[Any], minor: int) -> List[Any]:
-    """Of the cases of each test every third, beginning with another one on each Python, and at least one."""
+def share(items: List[Any], version: str) -> List[Any]:
+    """Of each test every third case, beginning with another one on each Python, and at least one.
+
+    What one Python no longer has, or does not have yet, the oldest and the newest have all tests for; those between
+    have one test in four each.
+    """
     cases: Dict[str, List[Any]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    taken = {id(item) for group in cases.values() for item in group[minor % min(SHARE, len(group)) :: SHARE]}
+    groups = list(cases.values())
+    if version in BETWEEN:
+        groups = groups[BETWEEN.index(version) :: len(BETWEEN)]
+    first = int(version.partition(".")[2])
+    taken = {id(item) for group in groups for item in group[first % min(SHARE, len(group)) :: SHARE]}
     return [item for item in items if id(item) in taken]
 
 
@@ -174,7 +184,7 @@ def tests_of_what_is_sent() -> List[str]:
 
 
 def run_tests(python: str, files: List[str], *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONNOUSERSITE": "1"}
     words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.node_pythons", *more, *files]
     return subprocess.run(
         words, cwd=ROOT, env=environment, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL,

@@ -25,15 +25,25 @@ def test_only_what_is_sent_is_tested_there():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_pythons_that_follow_each_other_share_the_cases_and_none_is_without(count):
+def test_three_pythons_share_the_cases_and_none_is_without(count, monkeypatch):
+    monkeypatch.setattr(node_pythons, "BETWEEN", ())
     names = [f"test_x.py::test_a[{number}]" for number in range(count)] + ["test_x.py::test_b"]
     items = [types.SimpleNamespace(nodeid=name) for name in names]
-    shares = [[item.nodeid for item in node_pythons.share(items, minor)] for minor in (9, 10, 11)]
+    shares = [[item.nodeid for item in node_pythons.share(items, version)] for version in ("3.9", "3.10", "3.11")]
     assert {name for share in shares for name in share} == set(names)
     for share in shares:
         assert names[-1] in share
         assert len(share) - 1 in {max(1, count // node_pythons.SHARE), -(-count // node_pythons.SHARE)}
         assert share == sorted(share, key=names.index)
+
+
+def test_the_ends_have_every_test_and_those_between_share_them():
+    items = [types.SimpleNamespace(nodeid=f"test_x.py::test_{number}") for number in range(10)]
+    shares = {version: node_pythons.share(items, version) for version in node_pythons.VERSIONS}
+    oldest, *between, newest = shares.values()
+    assert oldest == newest == items
+    assert sorted(map(len, between)) == [2, 2, 3, 3]
+    assert {item.nodeid for share in between for item in share} == {item.nodeid for item in items}
 
 
 @pytest.mark.parametrize("version", node_pythons.VERSIONS)

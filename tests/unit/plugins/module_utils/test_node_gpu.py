@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -22,8 +23,8 @@ def venv(tmp_path_factory):
 def packages(venv):
     (found,) = venv.glob("lib/python*/site-packages")
     yield found
-    for path in found.glob("*"):
-        path.unlink()
+    shutil.rmtree(found)
+    found.mkdir()
 
 
 def test_one_without_it_is_not_asked(venv, packages, tmp_path):

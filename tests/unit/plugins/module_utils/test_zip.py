@@ -170,19 +170,18 @@ class TestDamage:
         assert caught.value.problem == problem
 
     def test_damaged_deflate_stream(self, put):
-        raw = bytearray(pack([("a", os.urandom(3000) + bytes(3000))], zipfile.ZIP_DEFLATED))
+        content = os.urandom(3000) + bytes(3000)
+        raw = bytearray(pack([("a", content)], zipfile.ZIP_DEFLATED))
         container = open_container(put(bytes(raw)))
-        at = container.members[0].data_offset
+        at, size = container.members[0].data_offset, container.members[0].compressed
         for index in range(at, at + 400, 7):
             data = bytearray(raw)
             data[index] ^= 0x55
             container = open_container(put(bytes(data)))
-            assert {problem.code for problem in container.check(container.members[0])} <= {
-                "inflate_failed",
-                "crc_mismatch",
-                "length_mismatch",
-            }
-            assert container.check(container.members[0])
+            codes = {problem.code for problem in container.check(container.members[0])}
+            assert codes <= {"inflate_failed", "crc_mismatch", "length_mismatch"}
+            # A bit that only describes what no byte of the content uses changes nothing.
+            assert codes or zlib.decompress(data[at : at + size], -15) == content
 
     def test_bomb_stops_at_the_length_in_the_directory(self, put):
         raw = bytearray(pack([("bomb", bytes(50 << 20))], zipfile.ZIP_DEFLATED))
