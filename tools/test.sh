@@ -7,24 +7,29 @@ export PATH
 # What Python compiles is kept: the tests start it some ten thousand times.
 unset PYTHONDONTWRITEBYTECODE
 
-# Side by side, one core each; what the linters say comes when they have ended. No other lab may be up beside the demo's, because an
-# ordinary user can prove nothing about the trainers of another user's lab.
+# Side by side, one core each; what is said of the product as it is shipped comes when all of it has ended. No other lab may be up
+# beside the demo's, because an ordinary user can prove nothing about the trainers of another user's lab.
+shipped="tests/integration/test_release.py tests/integration/test_signed_release.py"
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-tools/lint.sh >"$said" 2>&1 &
-linters=$!
+# shellcheck disable=SC2086 # two files
+{ tools/lint.sh && python -m pytest -q $shipped; } >"$said" 2>&1 &
+looking=$!
 demo=0
 python -m pytest -q tests/integration/test_demo.py || demo=$?
-linted=0
-wait "$linters" || linted=$?
+looked=0
+wait "$looking" || looked=$?
 cat "$said"
 [ "$demo" -eq 0 ] || exit "$demo"
-[ "$linted" -eq 0 ] || exit "$linted"
+[ "$looked" -eq 0 ] || exit "$looked"
 tools/second_core.sh
 # Three at a time, as a lab waits as often as it works, file by file: each worker has a lab of its own. In the order of
 # testpaths, as the long files have few tests and would come last.
 # With the first ansible-core the main job is molecule's; the second has just done it in tests/integration/test_full_recovery.py.
 done_already=
-[ ! -d .venv-2.21 ] || done_already="--ignore tests/integration/test_full_recovery.py"
-# shellcheck disable=SC2086 # it is two words or none
-python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration/test_demo.py $done_already "$@"
+for file in tests/integration/test_demo.py $shipped; do
+    done_already="$done_already --ignore $file"
+done
+[ ! -d .venv-2.21 ] || done_already="$done_already --ignore tests/integration/test_full_recovery.py"
+# shellcheck disable=SC2086 # options and files
+python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $done_already "$@"

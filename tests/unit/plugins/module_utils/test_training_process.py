@@ -389,7 +389,7 @@ def test_a_launcher_and_what_it_starts(tree):
 
 def test_zombies_are_listed_and_do_not_run(tree):
     tree.train(mode="zombie")
-    wait_for(lambda: len(tree.look().processes) == 2)
+    wait_for(lambda: [found.state for found in tree.look().processes][1:] == ["Z"])
     trainer, zombie = tree.look().processes
     assert (zombie.role, zombie.state, zombie.alive, zombie.ppid) == (WORKER, "Z", False, trainer.pid)
     assert (zombie.cmdline, zombie.config) == ((), "hex8_2p")
