@@ -221,6 +221,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         LOGS.mkdir(parents=True, exist_ok=True)
         (LOGS / f"{version}.log").write_text(said)
         last = f"{said.splitlines()[-1] if said else 'it says nothing'}; {time.monotonic() - begin:.0f} s"
+        if done.returncode and options.few:
+            names = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.M)
+            done = run_tests(python, names) if names else run_tests(python, files, *few)
+            said += f"\n\nOnce more:\n{done.stdout}"
+            (LOGS / f"{version}.log").write_text(said)
+            if not done.returncode:
+                return "passed", f"{last}; when run once more: {', '.join(names) or 'all of it'}"
         if done.returncode:
             where = f"All of it: {LOGS.relative_to(ROOT)}/{version}.log"
             return "failed", "\n".join([last, *re.findall(r"^(?:FAILED|ERROR) .*", said, re.M)[-20:], where])

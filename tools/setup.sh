@@ -92,8 +92,14 @@ python_for() {
     esac
     if [ -n "$python" ] && ! "$python" -c 'import ensurepip' 2>/dev/null; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        [ "$(id -u)" -eq 0 ] || { say "$python has no venv module. Ask for the package python$version-venv."; exit 1; }
-        install_packages "python$version-venv"
+        if [ "$(id -u)" -eq 0 ]; then
+            install_packages "python$version-venv"
+        else
+            say "$python has no venv module. Ask for the package python$version-venv."
+            [ "$1" = 2.21 ] || exit 1
+            say "ansible-core 2.21 is not tested without it"
+            python=
+        fi
     fi
 }
 
