@@ -56,7 +56,7 @@ check() {
         contents) check_contents ;;
         sanity-2.19) tools/sanity.sh .venv "$tree" ;;
         sanity-2.21)
-            [ -d .venv-2.21 ] || return "$could_not_look"
+            [ -x .venv-2.21/bin/ansible-test ] || return "$could_not_look"
             tools/sanity.sh .venv-2.21 "$tree"
             ;;
         importer) tools/importer.sh "$scratch"/*.tar.gz ;;
