@@ -2,6 +2,8 @@
 # What Galaxy runs on an upload, on a tarball: tools/importer.sh TARBALL; needs what `tools/setup.sh test release` installs.
 # Galaxy only warns of what it finds; here a warning is a failure. With LINT=False it leaves out ansible-lint, for whoever ran that.
 set -eu
+: "${1:?usage: tools/importer.sh TARBALL}"
+[ -f "$1" ] || { echo "importer: There is no file $1; make build makes one in build/." >&2; exit 2; }
 tarball=$(readlink -f "$1")
 cd "$(dirname "$0")/.."
 root=$PWD
