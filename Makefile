@@ -45,4 +45,4 @@ release-check: ## prove that the tarball is one that others would install (docs/
 	@tools/release_check.sh $(ARGS)
 
 clean: ## remove what setup and build made
-	rm -rf .venv .venv-2.21 .venv-benchmarks .venv-docs .venv-release .venv-nodes build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*
+	rm -rf .venv .venv-2.21 .venv-benchmarks .venv-docs .venv-release .venv-nodes build .ansible .pytest_cache .ruff_cache .hypothesis .mypy_cache

@@ -684,6 +684,9 @@ class World:
 
     def _bear(self, slot: int, pid: int = 0) -> Actor:
         """A new process of the service, with this number if it can be had."""
+        if os.getpid() != 1:
+            # The numbers of the whole machine are not ours: others would be given what somebody is about to kill.
+            pid = 0
         for attempt in range(3):
             if pid:
                 try:
@@ -692,7 +695,7 @@ class World:
                 except OSError:
                     pid = 0
             actor = self._spawn("service", _obey_as_service)
-            if pid in (0, actor.pid) or os.getpid() != 1 or attempt == 2:
+            if pid in (0, actor.pid) or attempt == 2:
                 break
             self._stop(actor.pid)
             actor.line.close()
