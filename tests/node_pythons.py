@@ -6,9 +6,9 @@
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
 ``--few`` leaves out the long ones, takes few random examples, and of the cases of a test one in three, which are others
-on each of three Pythons that follow each other; the Pythons between the oldest and the newest share the tests among
-them, too. ``--imports`` only loads what is sent. It ends with 1 when something failed, with 3 when nothing failed but a
-Python is missing here, and says which.
+on each of three Pythons that follow each other; all Pythons but the oldest share the tests among them, too. ``--imports``
+only loads what is sent. It ends with 1 when something failed, with 3 when nothing failed but a Python is missing here,
+and says which.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOGS = ROOT / "build/node-pythons"
 LIMIT = 3600.0
 FEW = 10
 SHARE = 3
-BETWEEN = VERSIONS[1:-1]
+LATER = VERSIONS[1:]
 NOT_SEEN = 3
 
 LOAD = r"""
@@ -100,15 +100,15 @@ def pytest_collection_modifyitems(config: Any, items: List[Any]) -> None:
 def share(items: List[Any], version: str) -> List[Any]:
     """Of each test every third case, beginning with another one on each Python, and at least one.
 
-    What one Python no longer has, or does not have yet, the oldest and the newest have all tests for; those between
-    have one test in four each.
+    What a Python does not have yet, the oldest has all tests for; what one no longer has is seen when all is loaded, so
+    that the later ones have one test in five each.
     """
     cases: Dict[str, List[Any]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     groups = list(cases.values())
-    if version in BETWEEN:
-        groups = groups[BETWEEN.index(version) :: len(BETWEEN)]
+    if version in LATER:
+        groups = groups[LATER.index(version) :: len(LATER)]
     first = int(version.partition(".")[2])
     taken = {id(item) for group in groups for item in group[first % min(SHARE, len(group)) :: SHARE]}
     return [item for item in items if id(item) in taken]

@@ -22,7 +22,8 @@ def netns_works() -> bool:
     )
 
 
-@pytest.fixture(scope="session")
+# Not for the session: what comes after these tests would share the processors with a lab that nobody asks.
+@pytest.fixture(scope="package")
 def lab():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ringrift-test-", dir="/var/tmp"))
     instance = Lab(directory, "netns" if netns_works() else "local")

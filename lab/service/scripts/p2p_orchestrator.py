@@ -15,7 +15,7 @@ Environment of the stand-in alone:
 
     LAB_API              ringrift: the routes of the real service. runbook: besides them jobs and last_training_time in
                          /status, /dispatch_training and /clear_training_state, as the runbook prints them
-    LAB_CLAIM_SECONDS    how often a follower looks for work, in seconds (0.3; the real one: 10)
+    LAB_CLAIM_SECONDS    how often a follower looks for work, in seconds (0.6; the real one: 10)
     LAB_COOLDOWN_SECONDS time after a training in which /dispatch_training refuses without force, in seconds (300)
     LAB_HAS_GPU          1 or 0: whether the node has a GPU (all have one but the coordinator)
     data/lab/p2p_records.json   training records that the leader takes into its memory when the file is written

@@ -65,7 +65,7 @@ class Worker(threading.Thread):
         self.orchestrator = orchestrator
         # A hundred followers ask one leader, on two cores.
         crowd = max(1.0, len(orchestrator.peers) / 10)
-        self.interval = float(os.environ.get("LAB_CLAIM_SECONDS") or 0.3) * crowd
+        self.interval = float(os.environ.get("LAB_CLAIM_SECONDS") or 0.6) * crowd
         self.heartbeat = crowd
         self.stopping = threading.Event()
 
