@@ -6,9 +6,9 @@
 ``python -m tests.node_pythons`` runs the tests of the engines that are sent, on each Python of this machine, with the
 packages of requirements/nodes.txt alone: a test that asks numpy or torch is skipped there, `make test` runs it.
 ``--few`` leaves out the long ones, takes few random examples, and of the cases of a test one in three, which are others
-on each of three Pythons that follow each other; all Pythons but the oldest share the tests among them, too. ``--imports``
-only loads what is sent. It ends with 1 when something failed, with 3 when nothing failed but a Python is missing here,
-and says which.
+on each of three Pythons that follow each other; all Pythons but the oldest share the tests among them, too.
+``--imports`` only loads what is sent. It ends with 1 when something failed, with 3 when nothing failed but a Python is
+missing here, and says which.
 """
 
 from __future__ import annotations
