@@ -23,14 +23,13 @@ cat "$said"
 [ "$played" -eq 0 ] || exit "$played"
 [ "$looked" -eq 0 ] || exit "$looked"
 tools/coverage.sh
-# Three at a time, as a lab waits as often as it works, file by file: each worker has a lab of its own. The long files first, so
-# that no worker is left alone with them at the end. The engines have had their tests in tools/coverage.sh.
+# Three at a time, as a lab waits as often as it works, file by file: each worker has a lab of its own. The engines have
+# had their tests in tools/coverage.sh.
 # With the first ansible-core the main job is molecule's; the second has just done it in tests/integration/test_full_recovery.py.
 done_already=
 for file in tests/integration/test_demo.py $shipped tests/unit/plugins/module_utils; do
     done_already="$done_already --ignore $file"
 done
 [ ! -x .venv-2.21/bin/ansible-playbook ] || done_already="$done_already --ignore tests/integration/test_full_recovery.py"
-[ $# -gt 0 ] || set -- tests/integration/test_sanity.py tests/integration/test_node_pythons.py tests/integration tests/unit
 # shellcheck disable=SC2086 # options and paths
 python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $done_already "$@"

@@ -15,6 +15,13 @@ import pytest
 
 from tests.integration.harness import ROOT, Lab, run
 
+# Minutes of one processor that need no lab: first, so that no worker is left alone with them at the end.
+LONG = ("test_sanity.py", "test_node_pythons.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 def netns_works() -> bool:
     return os.geteuid() == 0 and all(
