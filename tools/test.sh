@@ -16,13 +16,12 @@ trap 'rm -f "$said"' EXIT
 { tools/lint.sh && python -m pytest -q $shipped; } >"$said" 2>&1 &
 looking=$!
 played=0
-{ python -m pytest -q tests/integration/test_demo.py && tools/second_core.sh; } || played=$?
+{ python -m pytest -q tests/integration/test_demo.py && tools/second_core.sh && tools/coverage.sh; } || played=$?
 looked=0
 wait "$looking" || looked=$?
 cat "$said"
 [ "$played" -eq 0 ] || exit "$played"
 [ "$looked" -eq 0 ] || exit "$looked"
-tools/coverage.sh
 # Three at a time, as a lab waits as often as it works, file by file: each worker has a lab of its own. The engines have
 # had their tests in tools/coverage.sh.
 # With the first ansible-core the main job is molecule's; the second has just done it in tests/integration/test_full_recovery.py.
