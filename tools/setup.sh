@@ -151,7 +151,7 @@ for what; do
         prepare "$what" "$python" &
         children="$children $!"
         # The longest has the processors first.
-        case $what in lab | test) ;; *) renice -n 10 -p $! >/dev/null ;; esac
+        case $what in lab | test) ;; *) renice -n 10 -p $! >/dev/null 2>&1 || : ;; esac
     fi
 done
 result=0
